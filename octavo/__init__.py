@@ -1,0 +1,43 @@
+"""octavo: a fast, deterministic LLM inference and serving engine.
+
+`import octavo` is lazy: what a name needs is imported when the name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.config import EngineConfig
+    from octavo.llm import LLM
+    from octavo.outputs import CompletionOutput, Logprob, RequestOutput
+    from octavo.sampling_params import RequestOutputKind, SamplingParams
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LLM": "octavo.llm",
+    "EngineConfig": "octavo.config",
+    "SamplingParams": "octavo.sampling_params",
+    "RequestOutputKind": "octavo.sampling_params",
+    "RequestOutput": "octavo.outputs",
+    "CompletionOutput": "octavo.outputs",
+    "Logprob": "octavo.outputs",
+}
+
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "EngineConfig",
+    "Logprob",
+    "RequestOutput",
+    "RequestOutputKind",
+    "SamplingParams",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")

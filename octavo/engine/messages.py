@@ -1,0 +1,114 @@
+"""What crosses the process boundary between the API process and the engine process.
+
+msgspec structs as MessagePack over ZeroMQ: typed, versionless within a release, no pickle. The API process
+is the one that remembers: `AddRequest` can carry tokens that a stream has emitted already, so an engine
+process that died is replaced by resubmitting each open stream.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from octavo.sampling_params import SamplingParams
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True):
+    """Log probabilities at one position: the token that is there first, then the most likely ones.
+
+    `ranks[0]` is the rank of that token; the others are ranked 1, 2, ... in order.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    rank: int
+
+
+class AddRequest(msgspec.Struct, tag="add", array_like=True):
+    """Start one sequence, or go on with one: `output_token_ids` are those already emitted.
+
+    `params.seed` is always set (the API process draws it), so that the same message always gives the same
+    tokens. `arrival_time` is `time.monotonic()` of the machine. Lower `priority` runs first.
+    """
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    eos_token_ids: list[int]
+    arrival_time: float
+    output_token_ids: list[int] = []
+    priority: int = 0
+    cache_salt: str = ""
+
+
+class AbortRequests(msgspec.Struct, tag="abort", array_like=True):
+    """Stop these sequences and free their blocks; unknown ids are ignored."""
+
+    request_ids: list[str]
+
+
+class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache", array_like=True):
+    """Forget every cached block that no sequence holds."""
+
+
+class Shutdown(msgspec.Struct, tag="shutdown", array_like=True):
+    """Leave after the current step."""
+
+
+ToEngine = AddRequest | AbortRequests | ResetPrefixCache | Shutdown
+
+
+class SequenceOutput(msgspec.Struct, array_like=True):
+    """What one step gave one sequence.
+
+    `finish_reason` is "stop", "length" or "abort" on the last one; `stop_reason` the stop token id, None
+    for end-of-sequence. `prompt_logprobs` comes once, with the first token: None for position 0, then one
+    entry for each prompt token. `num_cached_tokens` are prompt tokens that the prefix cache gave.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+    stop_reason: int | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    num_cached_tokens: int = 0
+
+
+class SchedulerStats(msgspec.Struct, array_like=True):
+    """The engine's state after a step, for metrics and the live view."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_free_blocks: int = 0
+    num_preemptions: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
+    num_scheduled_tokens: int = 0
+    step_seconds: float = 0.0
+
+
+class StepOutputs(msgspec.Struct, tag="step", array_like=True):
+    """The outputs of one step. Counters in `stats` are totals since the engine process began."""
+
+    outputs: list[SequenceOutput]
+    stats: SchedulerStats
+
+
+class EngineReady(msgspec.Struct, tag="ready", array_like=True):
+    """The engine process has loaded its model and takes requests."""
+
+    num_blocks: int
+    max_model_len: int
+    weight_bytes: int
+    kv_cache_bytes: int
+    isa: str
+
+
+class EngineFailed(msgspec.Struct, tag="failed", array_like=True):
+    """The engine process could not start, or a step raised; it leaves after this."""
+
+    error: str
+
+
+FromEngine = StepOutputs | EngineReady | EngineFailed

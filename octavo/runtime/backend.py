@@ -1,0 +1,85 @@
+"""What a backend is: it compiles a Program with its weights into an Executable that runs steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.tensor import Tensor
+from octavo.runtime.program import Program
+
+BLOCK_SIZE = 16
+"""Tokens in a KV block: an octavo sheet folds into 16 pages."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One step's input, `S` sequences and `T` tokens; every array is int32 and C-contiguous.
+
+    The tokens of sequence `s` are rows `query_starts[s]` to `query_starts[s + 1]`; they are its newest
+    tokens, so after the step its KV cache holds `context_lens[s]` tokens, at block
+    `block_tables[s, position // 16]`, slot `position % 16`.
+    """
+
+    token_ids: NDArray[np.int32]  # [T]
+    positions: NDArray[np.int32]  # [T]
+    query_starts: NDArray[np.int32]  # [S + 1]
+    context_lens: NDArray[np.int32]  # [S]
+    block_tables: NDArray[np.int32]  # [S, most blocks]
+    output_rows: NDArray[np.int32]  # [R], ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest step that an Executable must be able to run."""
+
+    max_tokens: int
+    max_outputs: int
+    max_sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class KVCacheSpec:
+    """The shape of the KV cache: what one block costs follows from it."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: str  # "float16" or "float32"
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of 16 tokens: 2 (K and V) x layers x KV heads x head dim x 16 x item."""
+        item = {"float16": 2, "float32": 4}[self.dtype]
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * BLOCK_SIZE * item
+
+
+class Executable(Protocol):
+    """A compiled Program: owns its packed weights, its arena and its KV cache."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the packed weights take."""
+        ...
+
+    def allocate_kv_cache(self, num_blocks: int) -> None:
+        """Make the KV cache of `num_blocks` blocks; called once before the first `run`."""
+        ...
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Run one step; the result's `[R, cols]` float32 rows are valid until the next call."""
+        ...
+
+
+class Backend(Protocol):
+    """Turns a Program into an Executable."""
+
+    def compile(
+        self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec, limits: Limits
+    ) -> Executable:
+        """Pack the weights and plan memory. Raises ValueError for an op or encoding it does not have."""
+        ...
