@@ -1,0 +1,84 @@
+"""What the families' GGUF metadata have in common. Source: the keys that llama.cpp reads."""
+
+from __future__ import annotations
+
+from octavo.formats.gguf import GGUFFile
+from octavo.model.fields import Fields
+from octavo.model.rope import LinearScaling, Rope, YarnScaling, yarn_attention_factor
+from octavo.model.spec import DecoderSpec
+
+
+def spec_from_gguf(file: GGUFFile, family: str) -> DecoderSpec:
+    """The decoder of a GGUF file: biases and tied embeddings are what its tensors say.
+
+    Raises ValueError naming a key that is missing, out of bounds, or asks for what octavo does not have.
+    """
+    fields = Fields(file.metadata, f"{file.metadata['general.architecture']}.")
+    if fields.get("expert_count"):
+        raise fields.error("expert_count", "asks for a mixture of experts, which octavo does not have")
+    hidden_size, num_heads = fields.size("embedding_length"), fields.size("attention.head_count")
+    num_layers, context_length = fields.size("block_count"), fields.size("context_length")
+    head_dim = fields.size("attention.key_length", hidden_size // num_heads)
+    if fields.size("attention.value_length", head_dim) != head_dim:
+        raise fields.error("attention.value_length", f"must be the key length, {head_dim}")
+    rope = rope_from_gguf(file, fields, head_dim, context_length)
+    return DecoderSpec(
+        family=family,
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        num_heads=num_heads,
+        num_kv_heads=fields.size("attention.head_count_kv", num_heads),
+        head_dim=head_dim,
+        intermediate_size=fields.size("feed_forward_length"),
+        vocab_size=file.tensor("token_embd.weight").shape[0],
+        max_position=rope.max_position(context_length),
+        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
+        rope=rope,
+        windows=(fields.size("attention.sliding_window", 0, low=0),) * num_layers,
+        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        output_bias="blk.0.attn_output.bias" in file.tensors,
+        mlp_bias="blk.0.ffn_gate.bias" in file.tensors,
+        tie_embeddings="output.weight" not in file.tensors,
+    )
+
+
+def rope_from_gguf(file: GGUFFile, fields: Fields, head_dim: int, context_length: int) -> Rope:
+    """The rotary embedding of a GGUF file: its rope.* keys, and the divisors in rope_freqs.weight."""
+    divisors: tuple[float, ...] = ()
+    if "rope_freqs.weight" in file.tensors:
+        divisors = tuple(file.tensor("rope_freqs.weight").to_float32().ravel().tolist())
+    scaling: LinearScaling | YarnScaling | None = None
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
+    match fields.text("rope.scaling.type", "linear" if factor != 1.0 else "none"):
+        case "none":
+            pass
+        case "linear":
+            scaling = LinearScaling(factor=factor)
+        case "yarn":
+            scaling = _yarn(fields, factor, context_length)
+        case other:
+            raise fields.error("rope.scaling.type", f"is {other!r}; octavo has none, linear and yarn")
+    theta, dim = fields.number("rope.freq_base", 10_000.0), fields.size("rope.dimension_count", head_dim)
+    return Rope(dim=dim, theta=theta, scaling=scaling, divisors=divisors)
+
+
+def _yarn(fields: Fields, factor: float, context_length: int) -> YarnScaling:
+    if fields.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+        raise fields.error("rope.scaling.yarn_ext_factor", "must be 1")
+    # llama.cpp's yarn_log_multiplier is DeepSeek's mscale_all_dim, with an mscale of 1.
+    all_dim = fields.number("rope.scaling.yarn_log_multiplier", 0.0) if _has_log(fields) else 0.0
+    attention_factor = fields.number(
+        "rope.scaling.yarn_attn_factor", yarn_attention_factor(factor, mscale_all_dim=all_dim)
+    )
+    return YarnScaling(
+        factor=factor,
+        original_max_position=fields.size("rope.scaling.original_context_length", context_length),
+        attention_factor=attention_factor * fields.number("rope.scaling.attn_factor", 1.0),
+        beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
+    )
+
+
+def _has_log(fields: Fields) -> bool:
+    """Whether there is a log multiplier; writers put 0 for none."""
+    return bool(fields.get("rope.scaling.yarn_log_multiplier"))

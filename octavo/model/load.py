@@ -1,0 +1,121 @@
+"""From a model's name to what runs it: its path, its description, its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octavo.config import EngineConfig
+from octavo.formats.checkpoint import open_checkpoint
+from octavo.formats.gguf import GGUFFile
+from octavo.formats.safetensors import SafetensorsDirectory
+from octavo.formats.tensor import Tensor
+from octavo.model.families.family import Family
+from octavo.model.families.registry import family_of
+from octavo.model.fields import Fields
+from octavo.model.spec import DecoderSpec
+from octavo.model.weights import load_weights
+
+_GGUF_END_TOKENS = ("eos", "eot", "eom")
+"""End of sequence, of turn and of message: each ends a completion, as in the generation_config of Llama 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a model's files say of it short of the weights. A token of `eos_token_ids` ends a completion."""
+
+    spec: DecoderSpec
+    eos_token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to be compiled; `weights` include the rope table of `max_model_len` positions."""
+
+    spec: DecoderSpec
+    eos_token_ids: list[int]
+    max_model_len: int
+    weights: dict[str, Tensor]
+
+
+def resolve_model(model: str) -> Path:
+    """The GGUF file or Hugging Face directory that `model` names; the demo model, downloaded once, for "".
+
+    Raises ValueError when there is no such path.
+    """
+    if not model:
+        from octavo.model.demo import demo_model_path
+
+        return demo_model_path()
+    path = Path(model).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"model (--model): {model!r} is not there; give a local GGUF file or Hugging Face directory"
+        )
+    return path
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """The description of the model at `path`, in some 30 ms and without its weights.
+
+    Raises ValueError naming the file and what in it is missing, unsound, or not supported.
+    """
+    checkpoint = open_checkpoint(path)
+    return _describe(checkpoint, family_of(checkpoint))
+
+
+def read_spec(path: Path) -> DecoderSpec:
+    """The `spec` of `read_model_info`."""
+    return read_model_info(path).spec
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Open the model that `config` names and map its weights.
+
+    Raises ValueError naming the file or the setting when the model cannot be run as asked.
+    """
+    checkpoint = open_checkpoint(resolve_model(config.model))
+    family = family_of(checkpoint)
+    info = _describe(checkpoint, family)
+    max_model_len = resolve_max_model_len(info.spec, config.max_model_len)
+    weights = load_weights(checkpoint, family, info.spec, config.dtype)
+    weights["rope"] = Tensor.from_array(info.spec.rope.table(max_model_len))
+    return LoadedModel(info.spec, info.eos_token_ids, max_model_len, weights)
+
+
+def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:
+    """`requested`, or what the model allows. Raises ValueError when that is less than what is requested."""
+    if requested is not None and requested > spec.max_position:
+        raise ValueError(
+            f"max_model_len (--max-model-len) is at most {spec.max_position} for this model, got {requested}"
+        )
+    return requested or spec.max_position
+
+
+def _describe(checkpoint: GGUFFile | SafetensorsDirectory, family: Family) -> ModelInfo:
+    try:
+        if isinstance(checkpoint, GGUFFile):
+            assert family.from_gguf is not None
+            spec, metadata = family.from_gguf(checkpoint), checkpoint.metadata
+            return _info(spec, [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in _GGUF_END_TOKENS])
+        spec, eos = (
+            family.from_hf(Fields(checkpoint.config)),
+            checkpoint.generation_config.get("eos_token_id"),
+        )
+        if eos is None:
+            eos = checkpoint.config.get("eos_token_id")
+        return _info(spec, eos if isinstance(eos, list) else [eos])
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(
+            message if str(checkpoint.path) in message else f"{checkpoint.path}: {message}"
+        ) from None
+
+
+def _info(spec: DecoderSpec, eos_token_ids: list[Any]) -> ModelInfo:
+    present = [token for token in eos_token_ids if token is not None]
+    for token in present:
+        if type(token) is not int or not 0 <= token < spec.vocab_size:
+            raise ValueError(f"eos_token_id must be a token below {spec.vocab_size}, got {token!r}")
+    return ModelInfo(spec, list(dict.fromkeys(present)))
