@@ -46,6 +46,6 @@ def prompt_logprobs(
     Row `i` is the model's output at the position before that of `token_ids[i]`. NaN counts as -inf.
     """
     return [
-        token_logprobs(sanitise(np.ascontiguousarray(row)), int(token_id), count)
+        token_logprobs(sanitise(row), int(token_id), count)
         for row, token_id in zip(logits, token_ids, strict=True)
     ]

@@ -52,8 +52,7 @@ def sample_row(raw: NDArray[np.float32], state: SamplingState) -> SampledToken:
         # argmax stops at a NaN, and finds nothing worth taking in a row of -inf.
         if math.isfinite(raw[token_id]):
             return SampledToken(token_id)
-    # NumPy rounds alike only over memory that is laid out alike.
-    raw = sanitise(np.ascontiguousarray(raw))
+    raw = sanitise(raw)
     token_id = choose(sanitise(process(raw, state)), state)
     count = state.params.logprobs
     return SampledToken(token_id, None if count is None else token_logprobs(raw, token_id, count))

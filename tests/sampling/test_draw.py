@@ -43,6 +43,13 @@ def test_the_ends_of_the_interval(size: int) -> None:
     assert quantile(weights, LAST) == size - 1
 
 
+def test_a_quantile_at_the_very_end_of_a_block_is_in_the_next() -> None:
+    assert quantile(np.ones(2 * BLOCK, dtype=np.float32), 0.5) == BLOCK
+    weights = np.zeros(3 * BLOCK, dtype=np.float32)
+    weights[2 * BLOCK + 5] = 1
+    assert quantile(weights, 0.0) == 2 * BLOCK + 5
+
+
 def test_a_drawn_index_is_turned_into_a_token_id() -> None:
     found = Candidates(np.array([70, 5, 9]), np.array([0.5, 0.25, 0.25], dtype=np.float32))
     assert [draw(found, u) for u in (0.0, 0.49, 0.5, 0.74, 0.75, LAST)] == [70, 70, 5, 5, 9, 9]

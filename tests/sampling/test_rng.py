@@ -59,6 +59,11 @@ def test_seeds_that_differ_in_any_bit_differ() -> None:
     assert len({uniform(seed, 7) for seed in seeds}) == len(seeds)
 
 
+def test_positions_that_differ_in_any_bit_differ() -> None:
+    positions = [0, *(1 << bit for bit in range(63))]
+    assert len({uniform(7, position) for position in positions}) == len(positions)
+
+
 @pytest.mark.parametrize("along", ["position", "seed"])
 def test_neighbours_look_independent(along: str) -> None:
     """Consecutive positions, and consecutive seeds at one position, fill 16 x 16 bins of pairs evenly."""
