@@ -1,0 +1,134 @@
+"""Turns a scheduled step into the int32 arrays that an Executable runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.engine.scheduler import Step
+from octavo.engine.sequence import Sequence
+from octavo.runtime.backend import Batch
+
+
+@dataclass(slots=True)
+class PromptRows:
+    """Output rows `[start, start + count)` are a sequence's next prompt tokens to get log probabilities."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+
+@dataclass(slots=True)
+class BuiltBatch:
+    """A batch, and whose its output rows are: `sampling` sequences get a token, one each, in row order.
+
+    `sampling_rows` are their indices into the output rows, None when they are all of them.
+    """
+
+    batch: Batch
+    sampling: list[Sequence]
+    sampling_rows: list[int] | None
+    prompt_rows: list[PromptRows]
+
+
+class BatchBuilder:
+    """Keeps each running sequence's block table as a row of one array, so that a step only writes news.
+
+    The arrays of a batch are views of the builder's, valid until the next `build`.
+    """
+
+    def __init__(self, max_num_seqs: int, max_num_batched_tokens: int, max_blocks: int) -> None:
+        """`max_blocks` is the most blocks that a sequence can have."""
+        self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
+        self._written = [0] * max_num_seqs  # Blocks of each row that are written.
+        self._free_rows = list(reversed(range(max_num_seqs)))
+        self._token_ids = np.empty(max_num_batched_tokens, dtype=np.int32)
+        self._count = np.arange(max_num_batched_tokens, dtype=np.int32)
+        self._query_starts = np.zeros(max_num_seqs + 1, dtype=np.int32)
+
+    def release(self, sequence: Sequence) -> None:
+        """Take back the row of a sequence that no longer runs."""
+        if sequence.row >= 0:
+            self._free_rows.append(sequence.row)
+            sequence.row = -1
+
+    def build(self, step: Step) -> BuiltBatch:
+        """The batch of a step that is not empty."""
+        tokens: list[int] = []
+        rows: list[int] = []
+        ends: list[int] = []
+        most_blocks = 1
+        for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
+            start = sequence.num_computed_tokens
+            if num_new == 1:
+                tokens.append(sequence.token_ids[start])
+            else:
+                tokens += sequence.token_ids[start : start + num_new]
+            ends.append(start + num_new)
+            row, num_blocks = sequence.row, len(sequence.block_table)
+            if row < 0 or self._written[row] != num_blocks:
+                row = self._write_table(sequence)
+            rows.append(row)
+            most_blocks = max(most_blocks, num_blocks)
+
+        num_seqs, num_tokens = len(rows), len(tokens)
+        token_ids = self._token_ids[:num_tokens]
+        token_ids[:] = tokens
+        num_new_tokens = np.array(step.num_new_tokens, dtype=np.int32)
+        query_starts = self._query_starts[: num_seqs + 1]
+        np.cumsum(num_new_tokens, out=query_starts[1:])
+        context_lens = np.array(ends, dtype=np.int32)
+        # A sequence's last row has position context_len - 1; rows count up to it.
+        shift = np.repeat(context_lens - query_starts[1:], num_new_tokens)
+        positions = shift + self._count[:num_tokens]
+
+        sampling, sampling_rows, prompt_rows, output_rows = self._outputs(step, ends)
+        batch = Batch(
+            token_ids=token_ids,
+            positions=positions,
+            query_starts=query_starts,
+            context_lens=context_lens,
+            block_tables=np.ascontiguousarray(self._tables[rows, :most_blocks]),
+            output_rows=output_rows,
+        )
+        return BuiltBatch(batch, sampling, sampling_rows, prompt_rows)
+
+    def _write_table(self, sequence: Sequence) -> int:
+        if sequence.row < 0:
+            sequence.row = self._free_rows.pop()
+            self._written[sequence.row] = 0
+        row, table = sequence.row, sequence.block_table
+        start = self._written[row]
+        self._tables[row, start : len(table)] = table[start:]
+        self._written[row] = len(table)
+        return row
+
+    def _outputs(
+        self, step: Step, ends: list[int]
+    ) -> tuple[list[Sequence], list[int] | None, list[PromptRows], NDArray[np.int32]]:
+        """Who samples and which rows want logits: a sequence's last token, and prompt tokens on request."""
+        sampling: list[Sequence] = []
+        sampling_rows: list[int] = []
+        prompt_rows: list[PromptRows] = []
+        output_rows: list[int] = []
+        for sequence, end, query_end in zip(
+            step.sequences, ends, accumulate(step.num_new_tokens), strict=True
+        ):
+            samples = end == len(sequence.token_ids)
+            if sequence.num_prompt_logprobs is not None:
+                # Row of position p gives the log probability of prompt token p + 1.
+                first = max(sequence.num_computed_tokens, len(sequence.prompt_logprobs) - 1)
+                count = end - first - samples
+                if count > 0:
+                    prompt_rows.append(PromptRows(sequence, len(output_rows), count))
+                    output_rows += range(query_end - samples - count, query_end - samples)
+            if samples:
+                sampling.append(sequence)
+                sampling_rows.append(len(output_rows))
+                output_rows.append(query_end - 1)
+        rows = np.array(output_rows, dtype=np.int32)
+        return sampling, sampling_rows if prompt_rows else None, prompt_rows, rows

@@ -1,0 +1,211 @@
+"""The engine: requests in, tokens out, one step at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
+from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.messages import AddRequest, EngineReady, SchedulerStats, SequenceOutput, StepOutputs
+from octavo.engine.prefix_cache import PrefixCache
+from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.sequence import Sequence
+from octavo.runtime.backend import Executable
+from octavo.sampling.logprobs import prompt_logprobs
+from octavo.sampling.sampler import SampledToken, sample
+from octavo.sampling.state import SamplingState
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is told of its model, its memory and its steps."""
+
+    scheduler: SchedulerSettings
+    max_model_len: int
+    vocab_size: int
+    num_blocks: int
+    prefix_caching: bool = True
+    block_bytes: int = 0
+    isa: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.scheduler.chunked_prefill and self.scheduler.max_num_batched_tokens < self.max_model_len:
+            raise ValueError(
+                f"max_num_batched_tokens must be at least max_model_len={self.max_model_len} without "
+                f"chunked prefill, got {self.scheduler.max_num_batched_tokens}"
+            )
+
+
+class Engine:
+    """Runs sequences on an Executable; the same request always gives the same tokens.
+
+    Not thread-safe: one thread calls `add`, `abort` and `step`. A request that can not run ends with an
+    output that says so and disturbs no other; what `Executable.run` raises ends the engine.
+    """
+
+    def __init__(self, executable: Executable, settings: EngineSettings) -> None:
+        """Allocates the KV cache of `executable`, which must be able to run steps of these settings."""
+        executable.allocate_kv_cache(settings.num_blocks)
+        self._executable = executable
+        self._settings = settings
+        self._pool = BlockPool(settings.num_blocks)
+        self._prefix_cache = PrefixCache(self._pool) if settings.prefix_caching else None
+        self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache)
+        self._batches = BatchBuilder(
+            settings.scheduler.max_num_seqs,
+            settings.scheduler.max_num_batched_tokens,
+            blocks_for(settings.max_model_len),
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._num_added = 0
+        self._early_outputs: list[SequenceOutput] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._sequences or self._early_outputs)
+
+    def ready(self) -> EngineReady:
+        """What the engine offers, for whoever waits for it."""
+        settings = self._settings
+        return EngineReady(
+            num_blocks=settings.num_blocks,
+            max_model_len=settings.max_model_len,
+            weight_bytes=self._executable.weight_bytes,
+            kv_cache_bytes=settings.num_blocks * settings.block_bytes,
+            isa=settings.isa,
+        )
+
+    def add(self, request: AddRequest) -> None:
+        """Queue a request, or go on with one that has output tokens already.
+
+        One that needs no token (it has all that it may have) or can not run (a token id that the model
+        does not have, no prompt, no seed) ends in the next step, as "length" or "stop" and as "abort". The
+        id of a request that still runs is taken: the second one is dropped.
+        """
+        if request.request_id in self._sequences:
+            _log.warning("request %s is running already; dropped the second one", request.request_id)
+            return
+        try:
+            sequence = self._sequence(request)
+        except ValueError as error:
+            _log.warning("request %s can not run: %s", request.request_id, error)
+            self._early_outputs.append(SequenceOutput(request.request_id, [], finish_reason="abort"))
+            return
+        if ended := sequence.finish_reason():
+            self._early_outputs.append(SequenceOutput(request.request_id, [], *ended))
+            return
+        self._sequences[request.request_id] = sequence
+        self._scheduler.add(sequence)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Stop these requests and free their blocks; they give no more output. Unknown ids are ignored."""
+        for request_id in request_ids:
+            sequence = self._sequences.get(request_id)
+            if sequence is not None:
+                self._scheduler.remove(sequence)
+                self._forget(sequence)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no sequence holds."""
+        if self._prefix_cache is not None:
+            self._prefix_cache.reset()
+
+    def step(self) -> StepOutputs:
+        """Run the next batch: at most one new token for each running sequence."""
+        started = time.perf_counter()
+        outputs, self._early_outputs = self._early_outputs, []
+        step = self._scheduler.schedule()
+        for sequence in step.preempted:
+            self._batches.release(sequence)
+        for sequence in step.outgrown:
+            self._forget(sequence)
+            outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
+        if step.sequences:
+            built = self._batches.build(step)
+            logits = self._executable.run(built.batch)
+            self._read_prompt_logprobs(built.prompt_rows, logits)
+            sampled = self._sample(built, logits)
+            self._scheduler.update(step)
+            outputs += self._append(built.sampling, sampled)
+        return StepOutputs(outputs, self._stats(step.num_tokens, time.perf_counter() - started))
+
+    def _sequence(self, request: AddRequest) -> Sequence:
+        """Raises ValueError for a request that can not run."""
+        vocab_size = self._settings.vocab_size
+        if not request.prompt_token_ids:
+            raise ValueError("prompt_token_ids must not be empty")
+        for name in ("prompt_token_ids", "output_token_ids"):
+            ids = getattr(request, name)
+            if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+                raise ValueError(f"{name} must be from 0 to {vocab_size - 1}, got {min(ids)} to {max(ids)}")
+        sampling = SamplingState(
+            request.params,
+            request.prompt_token_ids,
+            request.output_token_ids,
+            request.eos_token_ids,
+            vocab_size,
+        )
+        self._num_added += 1
+        return Sequence(request, self._num_added, self._settings.max_model_len, sampling)
+
+    def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
+        if built.sampling_rows is not None:
+            logits = logits[built.sampling_rows]
+        return sample(logits, [sequence.sampling for sequence in built.sampling])
+
+    def _read_prompt_logprobs(self, prompt_rows: list[PromptRows], logits: NDArray[np.float32]) -> None:
+        for rows in prompt_rows:
+            known = rows.sequence.prompt_logprobs
+            token_ids = np.array(rows.sequence.token_ids[len(known) : len(known) + rows.count])
+            assert rows.sequence.num_prompt_logprobs is not None
+            known += prompt_logprobs(
+                logits[rows.start : rows.start + rows.count], token_ids, rows.sequence.num_prompt_logprobs
+            )
+
+    def _append(self, sequences: list[Sequence], sampled: list[SampledToken]) -> list[SequenceOutput]:
+        """Give each sequence its token; those that end leave the scheduler."""
+        outputs = []
+        for sequence, token in zip(sequences, sampled, strict=True):
+            sequence.token_ids.append(token.token_id)
+            sequence.sampling.append(token.token_id)
+            output = SequenceOutput(
+                sequence.request_id, [token.token_id], num_cached_tokens=sequence.num_cached_tokens
+            )
+            if token.logprobs is not None:
+                output.logprobs = [token.logprobs]
+            if sequence.num_prompt_logprobs is not None:
+                output.prompt_logprobs = sequence.prompt_logprobs
+                sequence.num_prompt_logprobs = None
+            if ended := sequence.finish_reason():
+                output.finish_reason, output.stop_reason = ended
+                self._scheduler.remove(sequence)
+                self._forget(sequence)
+            outputs.append(output)
+        return outputs
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._batches.release(sequence)
+        del self._sequences[sequence.request_id]
+
+    def _stats(self, num_tokens: int, seconds: float) -> SchedulerStats:
+        cache = self._prefix_cache
+        return SchedulerStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_blocks=self._pool.num_blocks,
+            num_free_blocks=self._pool.num_free,
+            num_preemptions=self._scheduler.num_preemptions,
+            prefix_cache_queries=0 if cache is None else cache.queries,
+            prefix_cache_hits=0 if cache is None else cache.hits,
+            num_scheduled_tokens=num_tokens,
+            step_seconds=seconds,
+        )

@@ -1,0 +1,70 @@
+"""A deterministic stand-in for a model: logits are a hash of what its KV cache says came before."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
+
+UNWRITTEN = -1
+
+
+def hashed_logits(token_ids: NDArray[np.int32], positions: NDArray[np.int32], vocab_size: int):
+    """The `[V]` logits after a prefix: float32, a pure function of its tokens and their positions."""
+    content = np.stack([token_ids, positions]).astype(np.int32).tobytes()
+    key = int.from_bytes(blake2b(content, digest_size=16).digest(), "little")
+    return 3 * np.random.Generator(np.random.Philox(key=key)).standard_normal(vocab_size, dtype=np.float32)
+
+
+class HashExecutable:
+    """An Executable whose keys and values are the tokens themselves with their positions.
+
+    Logits are computed from what is read back through the block tables, so a wrong table, slot, position
+    or shared block gives other tokens. Raises AssertionError for a batch that breaks the contract.
+    """
+
+    weight_bytes = 0
+
+    def __init__(self, vocab_size: int, limits: Limits) -> None:
+        self._vocab_size = vocab_size
+        self._limits = limits
+        self._slots = np.zeros((0, 2), dtype=np.int32)
+        self.num_steps = 0
+
+    def allocate_kv_cache(self, num_blocks: int) -> None:
+        self._slots = np.full((num_blocks * BLOCK_SIZE, 2), UNWRITTEN, dtype=np.int32)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        self._check(batch)
+        self.num_steps += 1
+        sequence_of = np.repeat(np.arange(len(batch.context_lens)), np.diff(batch.query_starts))
+        blocks = batch.block_tables[sequence_of, batch.positions // BLOCK_SIZE]
+        self._slots[blocks * BLOCK_SIZE + batch.positions % BLOCK_SIZE] = np.stack(
+            [batch.token_ids, batch.positions], axis=1
+        )
+        logits = np.empty((len(batch.output_rows), self._vocab_size), dtype=np.float32)
+        for output, row in enumerate(batch.output_rows):
+            before = np.arange(batch.positions[row] + 1)
+            table = batch.block_tables[sequence_of[row]]
+            read = self._slots[table[before // BLOCK_SIZE] * BLOCK_SIZE + before % BLOCK_SIZE]
+            logits[output] = hashed_logits(read[:, 0], read[:, 1], self._vocab_size)
+        return logits
+
+    def _check(self, batch: Batch) -> None:
+        num_seqs, num_tokens = len(batch.context_lens), len(batch.token_ids)
+        assert 1 <= num_seqs <= self._limits.max_sequences
+        assert num_seqs <= num_tokens <= self._limits.max_tokens
+        assert len(batch.output_rows) <= self._limits.max_outputs
+        assert batch.query_starts[0] == 0
+        assert batch.query_starts[-1] == num_tokens == len(batch.positions)
+        assert len(batch.query_starts) == num_seqs + 1 == len(batch.block_tables) + 1
+        assert (np.diff(batch.query_starts) > 0).all()
+        assert (np.diff(batch.output_rows) > 0).all()
+        assert batch.block_tables.shape[1] * BLOCK_SIZE >= batch.context_lens.max()
+        for name in Batch.__slots__:
+            array = getattr(batch, name)
+            assert array.dtype == np.int32, name
+            assert array.flags.c_contiguous, name
