@@ -1,0 +1,133 @@
+"""The tokenizer of a Hugging Face directory: tokenizer.json and the files around it.
+
+What transformers does with these files, without transformers: names of special tokens, tokens added after
+training, BOS and EOS switched on or off, chat templates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from octavo.tokenizer.gguf import add_specials_around
+from octavo.tokenizer.tokenizer import Tokenizer
+
+SPECIAL_NAMES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+_EXTRA_NAMES = ("additional_special_tokens", "extra_special_tokens")
+
+
+def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json") -> Tokenizer:
+    """Read tokenizer.json, tokenizer_config.json, special_tokens_map.json and the chat templates.
+
+    Only the first must be there. Raises ValueError naming the file that is missing or malformed.
+    """
+    path = directory / file_name
+    if not path.is_file():
+        raise ValueError(
+            f"{directory}: there is no {file_name}; save one with transformers "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) or give one with --tokenizer"
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ValueError(f"{path}: not a tokenizer: {error}") from error
+
+    config = _read_json(directory / "tokenizer_config.json")
+    special_map = _read_json(directory / "special_tokens_map.json")
+    config = {**special_map, **{key: value for key, value in config.items() if value is not None}}
+    special_tokens = _add_tokens(backend, config, directory)
+    if "add_bos_token" in config or "add_eos_token" in config:
+        add_specials_around(
+            backend,
+            special_tokens.get("bos_token") if config.get("add_bos_token") else None,
+            special_tokens.get("eos_token") if config.get("add_eos_token") else None,
+        )
+    try:
+        return Tokenizer(backend, special_tokens, _chat_templates(config, directory))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], directory: Path) -> dict[str, str]:
+    """Add the tokens that the config has and tokenizer.json lacks; returns the named special tokens."""
+    known = {entry.content for entry in backend.get_added_tokens_decoder().values()}
+    try:
+        listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
+        added = [_added_token(entry, special=False) for _, entry in listed]
+        named = {name: _added_token(config[name]) for name in SPECIAL_NAMES if config.get(name)}
+        extra = [config.get(name) or [] for name in _EXTRA_NAMES]
+        groups = [group.values() if isinstance(group, dict) else group for group in extra]
+        special = [*named.values(), *(_added_token(entry) for group in groups for entry in group)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{directory / 'tokenizer_config.json'}: a special token is malformed: {error}"
+        ) from error
+    backend.add_tokens([token for token in added if token.content not in known])
+    backend.add_special_tokens(special)
+    return {name: token.content for name, token in named.items()}
+
+
+def _added_token(entry: Any, special: bool = True) -> AddedToken:
+    """A token as the config has it: its text, or a mapping with its flags."""
+    if isinstance(entry, str):
+        return AddedToken(entry, special=special, normalized=False)
+    flags = {
+        name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in entry
+    }
+    return AddedToken(entry["content"], special=special or bool(entry.get("special")), **flags)
+
+
+def _chat_templates(config: Mapping[str, Any], directory: Path) -> dict[str, str]:
+    """Templates by name: from the config (one, or a list of named ones), then from .jinja files."""
+    path = directory / "tokenizer_config.json"
+    entry = config.get("chat_template")
+    match entry:
+        case None:
+            templates = {}
+        case str():
+            templates = {"default": entry}
+        case list():
+            try:
+                templates = {str(each["name"]): str(each["template"]) for each in entry}
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{path}: chat_template must list names and templates") from error
+        case _:
+            raise ValueError(f"{path}: chat_template must be a string or a list of named templates")
+    if (default := directory / "chat_template.jinja").is_file():
+        templates["default"] = _read_text(default)
+    for file in sorted((directory / "additional_chat_templates").glob("*.jinja")):
+        templates[file.stem] = _read_text(file)
+    return templates
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(_read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error.reason}") from error
