@@ -7,7 +7,8 @@ import numpy as np
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Tensor
-from octavo.model.families.family import Family, checkpoint_name
+from octavo.model.families.family import Family
+from octavo.model.families.names import GGUF_NAMES, HF_NAMES, checkpoint_name
 from octavo.model.spec import DecoderSpec
 
 _NOT_WEIGHTS = ("rotary_emb.inv_freq", "rope_freqs.weight")
@@ -50,11 +51,8 @@ def load_weights(
     Tied embeddings are one Tensor under both names. Raises ValueError naming file and tensor for one that is
     missing, has another shape, or that the model would ignore.
     """
-    is_gguf = isinstance(checkpoint, GGUFFile)
-    names, interleaved = (
-        family.gguf_names if is_gguf else family.hf_names,
-        is_gguf and family.gguf_interleaved,
-    )
+    names = GGUF_NAMES if isinstance(checkpoint, GGUFFile) else HF_NAMES
+    interleaved = names is GGUF_NAMES and family.gguf_interleaved
     shapes = weight_shapes(spec)
     stored = {weight: checkpoint_name(names, weight) for weight in shapes}
     _check_names(checkpoint, set(stored.values()) | {checkpoint_name(names, "lm_head.weight")})
