@@ -1,0 +1,269 @@
+"""The engine for a server: requests as asynchronous streams, and an engine process that may die.
+
+The engine process is disposable. When it dies another one is started and every open stream is resubmitted
+with the tokens that it has; since a token depends only on the request and its position, each stream goes
+on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+
+from octavo.config import EngineConfig
+from octavo.engine.client import EngineClient
+from octavo.engine.messages import AbortRequests, EngineReady, ResetPrefixCache, SchedulerStats, StepOutputs
+from octavo.engine.output_processor import OutputProcessor, RequestState
+from octavo.engine.supervisor import ENGINE_COMMAND, EngineDeadError, RestartBudget
+from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
+from octavo.outputs import RequestOutput
+from octavo.request import Prompt, RequestBuilder
+from octavo.sampling_params import SamplingParams
+from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = ["AsyncEngine", "EngineDeadError"]
+
+_log = logging.getLogger(__name__)
+
+MAX_CRASHES = 2
+"""Crashes that a request may see without getting a token; at the next it may be their cause, and fails."""
+
+
+class Mailbox:
+    """Where a stream waits for news of its request. Holds no outputs: they are made when they are taken."""
+
+    __slots__ = ("error", "state", "waiter")
+
+    def __init__(self, state: RequestState) -> None:
+        self.state = state
+        self.error: str | None = None
+        self.waiter: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Return when there may be news."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        await self.waiter
+
+    def wake(self) -> None:
+        """Let the stream look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class AsyncEngine:
+    """An engine process and its open requests. Everything here belongs to the event loop that started it."""
+
+    def __init__(
+        self, config: EngineConfig, requests: RequestBuilder, command: Sequence[str] = ENGINE_COMMAND
+    ) -> None:
+        """Not started yet: see `start`, which also reads the model. `command` runs the engine process."""
+        self.config = config
+        self.stats = SchedulerStats()
+        """The engine's state after its latest step; its totals go on when the process is replaced."""
+        self.num_restarts = 0
+        self.ready: EngineReady
+        self._requests = requests
+        self._command = command
+        self._processor = OutputProcessor(requests.tokenizer)
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._client: EngineClient | None = None
+        """The client of an engine that is ready, None while there is none."""
+        self._restarting: asyncio.Task[None] | None = None
+        self._budget = RestartBudget()
+        self._past = SchedulerStats()
+        """Totals of the engines that died."""
+        self._dead: str | None = None
+        """Why no engine will run any more."""
+
+    @classmethod
+    async def start(cls, config: EngineConfig) -> AsyncEngine:
+        """Start an engine and wait until it is ready.
+
+        Raises ValueError for a model or a setting that can not be, and EngineDeadError, its reason in one
+        line, when the engine process can not start.
+        """
+        path = await asyncio.to_thread(resolve_model, config.model)
+        info = read_model_info(path)
+        requests = RequestBuilder(
+            load_tokenizer(path, config.tokenizer),
+            vocab_size=info.spec.vocab_size,
+            max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
+            eos_token_ids=info.eos_token_ids,
+            seed=config.seed,
+        )
+        engine = cls(dataclasses.replace(config, model=str(path)), requests)
+        await engine.launch()
+        return engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._requests.tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens, prompt and completion, of a request."""
+        return self._requests.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that the model has."""
+        return self._requests.vocab_size
+
+    @property
+    def healthy(self) -> bool:
+        """Whether an engine runs; False too for the moment that replacing a dead one takes."""
+        return self._client is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine that runs, if any."""
+        return self._client.pid if self._client is not None else None
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Run a request; yields its outputs, the last one with `finished` set.
+
+        A reader that is slow gets what it missed in one output. Closing or cancelling the generator aborts
+        the request and frees its blocks. At the first step raises ValueError for a request that can not
+        run; EngineDeadError when the engine is gone for good.
+        """
+        if self._dead is not None:
+            raise EngineDeadError(self._dead)
+        request = self._requests.build(prompt, params, request_id, priority=priority, cache_salt=cache_salt)
+        state, messages = self._processor.add(request)
+        mailbox = self._mailboxes[request_id] = Mailbox(state)
+        if self._client is not None:
+            for message in messages:
+                self._client.send(message)
+        try:
+            while True:
+                if mailbox.error is not None:
+                    raise EngineDeadError(mailbox.error)
+                output = state.take()
+                if output is not None:
+                    yield output
+                elif state.finished:
+                    return
+                else:
+                    await mailbox.wait()
+        finally:
+            if not state.finished:
+                self.abort(request_id)
+
+    def abort(self, request_id: str) -> None:
+        """End a request with finish reason "abort"; ignores one that is not open."""
+        self._abort([request_id])
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no sequence holds."""
+        if self._client is not None:
+            self._client.send(ResetPrefixCache())
+
+    async def stop(self) -> None:
+        """Abort what is open, and end the engine process after its current step."""
+        self._end("the engine was stopped")
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
+        client, self._client = self._client, None
+        if client is not None:
+            await client.stop()
+
+    async def launch(self) -> None:
+        """Start the engine process; resubmit what is open. Raises EngineDeadError if it can not."""
+        client = EngineClient(self.config, self._command, self._on_step, self._on_lost)
+        try:
+            self.ready = await client.ready
+        except BaseException:
+            client.kill()
+            raise
+        self._requests.max_model_len = self.ready.max_model_len
+        self._client = client
+        for message in self._processor.resubmit():
+            client.send(message)
+
+    def _on_step(self, step: StepOutputs) -> None:
+        self.stats = add_totals(step.stats, self._past)
+        states, sequence_ids = self._processor.process(step)
+        if sequence_ids and self._client is not None:
+            self._client.send(AbortRequests(sequence_ids))
+        self._wake(states)
+
+    def _wake(self, states: list[RequestState]) -> None:
+        for state in states:
+            mailboxes, request_id = self._mailboxes, state.request.request_id
+            mailbox = mailboxes.pop(request_id) if state.finished else mailboxes[request_id]
+            mailbox.wake()
+
+    def _on_lost(self, reason: str, crashed: bool) -> None:
+        """The engine died: replace it, without the requests that may be what kills it."""
+        self._client = None
+        self._past = self.stats
+        _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
+        if crashed:
+            self._drop_suspects(reason)
+        self._restarting = asyncio.get_running_loop().create_task(self._replace(reason))
+
+    async def _replace(self, reason: str) -> None:
+        started = time.monotonic()
+        while self._budget.spend(time.monotonic()):
+            try:
+                await self.launch()
+            except EngineDeadError as error:
+                reason = str(error)
+                _log.warning("%s", reason)
+                continue
+            self.num_restarts += 1
+            _log.warning("another engine took over after %.2f s", time.monotonic() - started)
+            return
+        budget = self._budget
+        self._end(f"{reason} (gave up after {budget.limit} restarts in {budget.window:g} s)")
+
+    def _drop_suspects(self, reason: str) -> None:
+        """Fail the requests that saw one crash too many without getting a token."""
+        suspects = []
+        for state in self._processor.states:
+            state.num_crashes += 1
+            if state.num_crashes > MAX_CRASHES:
+                suspects.append(state)
+        self._fail(suspects, f"{reason} ({MAX_CRASHES + 1} times while this request waited)")
+
+    def _end(self, error: str) -> None:
+        """Fail what is open, and every request from now on."""
+        self._dead = self._dead or error
+        self._fail(self._processor.states, error)
+
+    def _fail(self, states: list[RequestState], error: str) -> None:
+        request_ids = [state.request.request_id for state in states]
+        for request_id in request_ids:
+            self._mailboxes[request_id].error = error
+        self._abort(request_ids)
+
+    def _abort(self, request_ids: list[str]) -> None:
+        states, sequence_ids = self._processor.abort(request_ids)
+        if self._client is not None and sequence_ids:
+            self._client.send(AbortRequests(sequence_ids))
+        self._wake(states)
+
+
+def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:
+    """`stats` with the totals of engines that came before."""
+    return msgspec.structs.replace(
+        stats,
+        num_preemptions=stats.num_preemptions + past.num_preemptions,
+        prefix_cache_queries=stats.prefix_cache_queries + past.prefix_cache_queries,
+        prefix_cache_hits=stats.prefix_cache_hits + past.prefix_cache_hits,
+    )
