@@ -17,9 +17,17 @@ import msgspec
 
 from octavo.config import EngineConfig
 from octavo.engine.client import EngineClient
-from octavo.engine.messages import AbortRequests, EngineReady, ResetPrefixCache, SchedulerStats, StepOutputs
+from octavo.engine.messages import (
+    AbortRequests,
+    EngineReady,
+    ResetPrefixCache,
+    SchedulerStats,
+    StepOutputs,
+    ToEngine,
+)
 from octavo.engine.output_processor import OutputProcessor, RequestState
 from octavo.engine.supervisor import ENGINE_COMMAND, EngineDeadError, RestartBudget
+from octavo.engine.suspects import Suspects
 from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.request import Prompt, RequestBuilder
@@ -29,9 +37,6 @@ from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 __all__ = ["AsyncEngine", "EngineDeadError"]
 
 _log = logging.getLogger(__name__)
-
-MAX_CRASHES = 2
-"""Crashes that a request may see without getting a token; at the next it may be their cause, and fails."""
 
 
 class Mailbox:
@@ -75,6 +80,7 @@ class AsyncEngine:
         """The client of an engine that is ready, None while there is none."""
         self._restarting: asyncio.Task[None] | None = None
         self._budget = RestartBudget()
+        self._suspects = Suspects()
         self._past = SchedulerStats()
         """Totals of the engines that died."""
         self._dead: str | None = None
@@ -145,9 +151,7 @@ class AsyncEngine:
         request = self._requests.build(prompt, params, request_id, priority=priority, cache_salt=cache_salt)
         state, messages = self._processor.add(request)
         mailbox = self._mailboxes[request_id] = Mailbox(state)
-        if self._client is not None:
-            for message in messages:
-                self._client.send(message)
+        self._send(messages)
         try:
             while True:
                 if mailbox.error is not None:
@@ -169,8 +173,7 @@ class AsyncEngine:
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no sequence holds."""
-        if self._client is not None:
-            self._client.send(ResetPrefixCache())
+        self._send([ResetPrefixCache()])
 
     async def stop(self) -> None:
         """Abort what is open, and end the engine process after its current step."""
@@ -192,15 +195,34 @@ class AsyncEngine:
             raise
         self._requests.max_model_len = self.ready.max_model_len
         self._client = client
-        for message in self._processor.resubmit():
-            client.send(message)
+        for state in self._suspects.restart(self._processor.states):
+            self._send(self._processor.resubmit(state))
+        self._try_next_suspect()
 
     def _on_step(self, step: StepOutputs) -> None:
         self.stats = add_totals(step.stats, self._past)
-        states, sequence_ids = self._processor.process(step)
-        if sequence_ids and self._client is not None:
-            self._client.send(AbortRequests(sequence_ids))
+        self._tell(*self._processor.process(step))
+
+    def _abort(self, request_ids: list[str]) -> None:
+        self._tell(*self._processor.abort(request_ids))
+
+    def _tell(self, states: list[RequestState], aborted: list[str]) -> None:
+        """Tell the engine which sequences to abort, and the streams of these requests that there is news."""
+        if aborted:
+            self._send([AbortRequests(aborted)])
         self._wake(states)
+        self._try_next_suspect()
+
+    def _try_next_suspect(self) -> None:
+        state = self._suspects.next()
+        if state is not None:
+            self._send(self._processor.resubmit(state))
+
+    def _send(self, messages: Sequence[ToEngine]) -> None:
+        """Send to the engine that runs; without one, the next is told of every open request anyway."""
+        if self._client is not None:
+            for message in messages:
+                self._client.send(message)
 
     def _wake(self, states: list[RequestState]) -> None:
         for state in states:
@@ -209,12 +231,14 @@ class AsyncEngine:
             mailbox.wake()
 
     def _on_lost(self, reason: str, crashed: bool) -> None:
-        """The engine died: replace it, without the requests that may be what kills it."""
+        """The engine died: replace it, without the request that is sure to be what kills it."""
         self._client = None
         self._past = self.stats
         _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
         if crashed:
-            self._drop_suspects(reason)
+            guilty = self._suspects.crash(self._processor.states)
+            if guilty is not None:
+                self._fail([guilty], f"{reason}, each time that it ran this request")
         self._restarting = asyncio.get_running_loop().create_task(self._replace(reason))
 
     async def _replace(self, reason: str) -> None:
@@ -232,15 +256,6 @@ class AsyncEngine:
         budget = self._budget
         self._end(f"{reason} (gave up after {budget.limit} restarts in {budget.window:g} s)")
 
-    def _drop_suspects(self, reason: str) -> None:
-        """Fail the requests that saw one crash too many without getting a token."""
-        suspects = []
-        for state in self._processor.states:
-            state.num_crashes += 1
-            if state.num_crashes > MAX_CRASHES:
-                suspects.append(state)
-        self._fail(suspects, f"{reason} ({MAX_CRASHES + 1} times while this request waited)")
-
     def _end(self, error: str) -> None:
         """Fail what is open, and every request from now on."""
         self._dead = self._dead or error
@@ -251,12 +266,6 @@ class AsyncEngine:
         for request_id in request_ids:
             self._mailboxes[request_id].error = error
         self._abort(request_ids)
-
-    def _abort(self, request_ids: list[str]) -> None:
-        states, sequence_ids = self._processor.abort(request_ids)
-        if self._client is not None and sequence_ids:
-            self._client.send(AbortRequests(sequence_ids))
-        self._wake(states)
 
 
 def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:

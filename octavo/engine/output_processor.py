@@ -1,7 +1,7 @@
 """From steps of the engine to the outputs of requests.
 
 The process that talks to users keeps, for each request, everything that was asked and everything that was
-emitted. That is what makes an engine disposable: `resubmit` says what another engine must be told for each
+emitted. That is what makes an engine disposable: `resubmit` says what another engine must be told for an
 open stream to go on with the token that it would have had.
 """
 
@@ -234,7 +234,7 @@ class OutputProcessor:
             state.children.append(child)
             self._children[child.sequence_id] = (state, child)
         self._states[request.request_id] = state
-        return state, self._messages(state)
+        return state, self.resubmit(state)
 
     def process(self, step: StepOutputs) -> tuple[list[RequestState], list[str]]:
         """Take in a step; returns the requests that have news and the sequences that the engine must abort.
@@ -276,11 +276,8 @@ class OutputProcessor:
             states.append(state)
         return states, sequence_ids
 
-    def resubmit(self) -> list[AddRequest]:
-        """What a new engine must be told so that every open sequence goes on where it is."""
-        return [message for state in self._states.values() for message in self._messages(state)]
-
-    def _messages(self, state: RequestState) -> list[AddRequest]:
+    def resubmit(self, state: RequestState) -> list[AddRequest]:
+        """What a new engine must be told so that each open sequence of a request goes on where it is."""
         request = state.request
         return [
             AddRequest(

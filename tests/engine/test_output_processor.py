@@ -268,7 +268,7 @@ def test_a_resubmitted_stream_goes_on_as_it_would_have(before: int, n: int, kind
         while len(processor):
             if step == crash_at:
                 engine = FakeEngine()
-                for message in processor.resubmit():
+                for message in processor.resubmit(state):
                     engine.add(message)
             engine.abort(processor.process(engine.step())[1])
             step += 1
@@ -282,16 +282,19 @@ def test_a_resubmitted_stream_goes_on_as_it_would_have(before: int, n: int, kind
     assert [each.num_cached_tokens for each in crashed] == [each.num_cached_tokens for each in whole]
 
 
-def test_only_unfinished_children_are_resubmitted_in_order_of_arrival() -> None:
+def test_only_unfinished_children_are_resubmitted_with_the_tokens_that_they_have() -> None:
     engine = FakeEngine()
     processor = OutputProcessor(TOKENIZER)
-    add(processor, engine, SamplingParams(n=2), "first")
-    add(processor, engine, SamplingParams(), "second")
-    done, open_child, other = engine.sequences
-    processor.process(StepOutputs([SequenceOutput(done, [65], "stop")], engine.step().stats))
-    messages = processor.resubmit()
-    assert [message.request_id for message in messages] == [open_child, other]
-    assert messages[0].output_token_ids == []
+    state = add(processor, engine, SamplingParams(n=2))
+    done, still_open = engine.sequences
+    stats = engine.step().stats
+    outputs = [SequenceOutput(done, [65], "stop"), SequenceOutput(still_open, [66])]
+    processor.process(StepOutputs(outputs, stats))
+    assert [(each.request_id, each.output_token_ids) for each in processor.resubmit(state)] == [
+        (still_open, [66])
+    ]
+    processor.process(StepOutputs([SequenceOutput(still_open, [67], "length")], stats))
+    assert processor.resubmit(state) == []
 
 
 def test_metrics_and_cached_tokens_come_from_the_first_tokens() -> None:
