@@ -1,0 +1,177 @@
+// Walks a Program: every thread goes through the instructions together, with a barrier after each.
+//
+// All memory is taken before the first step. Work inside an instruction is handed out in pieces from a
+// counter, so a slow hyperthread takes fewer of them; results do not depend on who computed what.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace octavo {
+
+// Anonymous mapped memory: zero, 2 MiB pages where the kernel gives them, committed on first touch.
+class Region {
+  public:
+    Region() = default;
+    explicit Region(size_t bytes);
+    ~Region();
+    Region(Region&& other) noexcept;
+    Region& operator=(Region&& other) noexcept;
+
+    uint8_t* data() const { return data_; }
+    size_t bytes() const { return bytes_; }
+
+  private:
+    uint8_t* data_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+struct RawTensor {
+    Encoding encoding;
+    int64_t rows;
+    int64_t cols;
+    const uint8_t* data;  // kept alive by the owner
+};
+
+struct View {
+    int buffer;
+    int start;
+    int cols;
+};
+
+struct Step {
+    std::span<const int32_t> token_ids;
+    std::span<const int32_t> positions;
+    std::span<const int32_t> query_starts;
+    std::span<const int32_t> context_lens;
+    const int32_t* block_tables;  // [sequences][table_width]
+    int64_t table_width;
+    std::span<const int32_t> output_rows;
+
+    int64_t tokens() const { return static_cast<int64_t>(token_ids.size()); }
+    int64_t sequences() const { return static_cast<int64_t>(context_lens.size()); }
+    int64_t outputs() const { return static_cast<int64_t>(output_rows.size()); }
+};
+
+struct ModelLimits {
+    int64_t max_tokens;
+    int64_t max_outputs;
+};
+
+class Executor {
+  public:
+    Executor(int threads, const Kernels& kernels, ModelLimits limits);
+
+    // Building, in this order: buffers, weights, instructions, then finish().
+    void add_buffer(bool outputs, int cols, int offset);
+    void add_weight(const std::string& name, RawTensor tensor);
+    using Attributes = std::map<std::string, std::variant<int64_t, double, std::string>>;
+    void add_instruction(const std::string& op, const std::vector<View>& inputs, View output,
+                         const std::vector<std::string>& weights, const Attributes& attributes);
+    void finish(int64_t token_cols, int64_t output_cols, View result);
+    void allocate_kv_cache(int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks);
+
+    // Runs one step and returns the result's rows, valid until the next call. Throws std::invalid_argument
+    // for a step that does not fit the limits, the vocabulary, the rope table or the KV cache.
+    const float* run(const Step& step);
+    int result_cols() const { return result_.cols; }
+    size_t weight_bytes() const { return packed_.bytes(); }
+    int threads() const { return pool_.size(); }
+    const char* isa() const { return kernels_.name; }
+
+    // The index of the largest of each row's columns.
+    void argmax(const float* rows, int64_t count, int64_t cols, int64_t* out);
+
+  private:
+    struct Buffer {
+        bool outputs;
+        int cols;
+        int offset;
+        float* data = nullptr;
+    };
+    struct LinearPart {
+        PackedWeight weight;
+        const float* bias;
+        int column;
+    };
+    // One op, resolved: `go` is called by every thread with the step.
+    struct Instruction {
+        enum class Op {
+            Embedding,
+            RmsNorm,
+            HeadRmsNorm,
+            Linear,
+            Rope,
+            Attention,
+            SiluMul,
+            Add,
+            GatherRows
+        } op;
+        std::vector<View> inputs;
+        View output{};
+        std::vector<LinearPart> parts;  // Linear
+        bool integer = false;           // Linear: any part with integer weights
+        bool floating = false;          // Linear: any part with float weights
+        const float* weight = nullptr;  // norms, rope
+        RawTensor table{};              // Embedding
+        AttentionShape shape{};         // Attention
+        int layer = 0;                  // Attention
+        int head_dim = 0, rotary_dim = 0;
+        float eps = 0;
+    };
+    struct AttentionItem {
+        int sequence, first_token, num_tokens, kv_head, first_head, num_heads;
+    };
+
+    void check(const Step& step) const;
+    void plan_attention(const Step& step);
+    void execute(size_t index, const Step& step, int thread);
+    void linear(const Instruction& each, int64_t rows, size_t index, int thread);
+    void attention(const Instruction& each, const Step& step, size_t index, int thread);
+    float* at(View view) const { return buffers_[view.buffer].data + view.start; }
+    int64_t stride(View view) const { return buffers_[view.buffer].cols; }
+    int64_t rows(View view, const Step& step) const {
+        return buffers_[view.buffer].outputs ? step.outputs() : step.tokens();
+    }
+    const RawTensor& tensor(const std::string& name) const;
+    const float* floats(const std::string& name);
+
+    // Calls f(item) for the items [0, count) that this thread gets, `size` at a time.
+    template <typename F>
+    void share(size_t index, int64_t count, int64_t size, F f) {
+        std::atomic<int64_t>& next = counters_[index].next;
+        for (int64_t first = next.fetch_add(size); first < count; first = next.fetch_add(size))
+            for (int64_t item = first; item < std::min(first + size, count); ++item) f(item);
+    }
+
+    struct alignas(64) Counter {
+        std::atomic<int64_t> next{0};
+    };
+
+    ThreadPool pool_;
+    const Kernels& kernels_;
+    ModelLimits limits_;
+    std::vector<Buffer> buffers_;
+    std::map<std::string, RawTensor> tensors_;
+    std::map<std::string, std::vector<float>> float_weights_;
+    std::vector<Instruction> instructions_;
+    std::unique_ptr<Counter[]> counters_;
+    View result_{};
+    int64_t vocabulary_ = 0, max_position_ = 0;
+    Region packed_, arena_, scratch_, kv_;
+    QuantisedRows quantised_{};
+    std::vector<float*> attention_scratch_;
+    std::vector<AttentionItem> items_;
+    std::vector<KVLayer> layers_;
+    int64_t blocks_ = 0;
+};
+
+}  // namespace octavo

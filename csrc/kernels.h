@@ -1,0 +1,97 @@
+// The kernel table: one function an op, filled by each ISA tier and chosen once at run time.
+//
+// Every kernel computes a given output element by the same sequence of operations whatever the number of
+// rows and whichever thread runs it: batch invariance is a property of the table.
+#pragma once
+
+#include <cstdint>
+
+#include "packed_weight.h"
+
+namespace octavo {
+
+// Rows of activations as int8 in groups of 32: x is about scale * q; sum is the sum of a group's q.
+struct QuantisedRows {
+    int8_t* q;       // [rows][k]
+    float* scales;   // [rows][k / 32]
+    int32_t* sums;   // [rows][k / 32]
+    float* offsets;  // [rows][k / 32], scale * sum, what a weight's minimum multiplies
+};
+
+struct LinearInput {
+    const float* x;  // [rows][x_stride], for float weights
+    int64_t x_stride;
+    QuantisedRows quantised;  // for integer weights
+};
+
+struct LinearOutput {
+    float* y;  // column 0 of this weight
+    int64_t stride;
+    const float* bias;      // [n] or null
+    const float* residual;  // column 0, or null
+    int64_t residual_stride;
+};
+
+// The KV cache of one layer: [block][KV head] { K [head_dim][16]; V [16][head_dim] }.
+struct KVLayer {
+    uint8_t* data;
+    bool half;  // float16 items, else float32
+    int num_kv_heads;
+    int head_dim;
+
+    int64_t head_items() const { return 2 * int64_t{head_dim} * 16; }
+};
+
+struct AttentionShape {
+    int num_heads;
+    int num_kv_heads;
+    int head_dim;
+    float scale;
+    int window;  // 0: unbounded
+};
+
+// num_tokens x num_heads rows, at most kQueryRows, of one sequence that share a KV head.
+struct AttentionTile {
+    const float* q;  // row of the first token, column 0 of q
+    int64_t q_stride;
+    float* out;
+    int64_t out_stride;
+    int first_position;  // of the first token
+    int num_tokens;
+    int kv_head;
+    int first_head;  // query heads [first_head, first_head + num_heads), all of kv_head's group
+    int num_heads;
+    const int32_t* block_table;
+};
+
+constexpr int kQueryRows = 16;
+constexpr int kSplit = 256;  // positions whose softmax is computed at once; splits are merged in order
+
+struct Kernels {
+    const char* name;
+    void (*quantise_rows)(const float* x, int64_t stride, int64_t first, int64_t rows, int64_t k,
+                          QuantisedRows out);
+    void (*linear)(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
+                   int64_t first_row, int64_t rows, const LinearOutput& output);
+    void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
+    void (*rope)(float* head, const float* table_row, int rotary_dim);
+    void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+    void (*add)(const float* x, const float* y, int64_t n, float* out);
+    void (*write_kv)(const KVLayer& layer, int block, int slot, int kv_head, const float* k, const float* v);
+    // scratch: attention_scratch_floats(head_dim) floats of the calling thread.
+    void (*attention)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
+                      float* scratch);
+    int64_t (*argmax)(const float* x, int64_t n);
+};
+
+inline int64_t attention_scratch_floats(int head_dim) {
+    return kQueryRows * (int64_t{kSplit} + 2 * int64_t{head_dim});
+}
+
+const Kernels& portable_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+}  // namespace octavo

@@ -1,0 +1,99 @@
+// Norms, rotary embedding, activations and quantisation of rows.
+#pragma once
+
+#include <cmath>
+
+#include "../kernels.h"
+#include "../simd.h"
+
+namespace octavo::OCTAVO_TIER {
+
+// y[0..n) = f(lanes of x): whole vectors, then the rest with the missing lanes zero.
+template <typename F>
+static inline void for_lanes(int64_t n, F f) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) f(i, 16);
+    if (i < n) f(i, static_cast<int>(n - i));
+}
+
+static inline f32x16 load_some(const float* p, int count) {
+    return count == 16 ? load(p) : load_first(p, count);
+}
+static inline void store_some(float* p, f32x16 a, int count) {
+    count == 16 ? store(p, a) : store_first(p, a, count);
+}
+
+static inline void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+    f32x16 squares = zero();
+    for_lanes(n, [&](int64_t i, int count) {
+        f32x16 a = load_some(x + i, count);
+        squares = fma(a, a, squares);
+    });
+    f32x16 scale = set1(1.0f / std::sqrt(reduce_add(squares) / static_cast<float>(n) + eps));
+    for_lanes(n, [&](int64_t i, int count) {
+        f32x16 a = mul(load_some(x + i, count), scale);
+        store_some(y + i, mul(a, load_some(weight + i, count)), count);
+    });
+}
+
+static inline void rope(float* head, const float* table_row, int rotary_dim) {
+    const int half = rotary_dim / 2;
+    for_lanes(half, [&](int64_t i, int count) {
+        f32x16 c = load_some(table_row + i, count), s = load_some(table_row + half + i, count);
+        f32x16 a = load_some(head + i, count), b = load_some(head + half + i, count);
+        store_some(head + i, sub(mul(a, c), mul(b, s)), count);
+        store_some(head + half + i, add(mul(b, c), mul(a, s)), count);
+    });
+}
+
+static inline void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+    for_lanes(n, [&](int64_t i, int count) {
+        f32x16 g = load_some(gate + i, count);
+        f32x16 sigmoid = div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), g))));
+        store_some(y + i, mul(mul(g, sigmoid), load_some(up + i, count)), count);
+    });
+}
+
+static inline void add_rows(const float* x, const float* y, int64_t n, float* out) {
+    for_lanes(n, [&](int64_t i, int count) {
+        store_some(out + i, add(load_some(x + i, count), load_some(y + i, count)), count);
+    });
+}
+
+// Symmetric, a scale for each 32 values: |q| <= 127, so that pairs of products with any weight fit 16 bits.
+static inline void quantise_rows(const float* x, int64_t stride, int64_t first, int64_t rows, int64_t k,
+                                 QuantisedRows out) {
+    const int64_t groups = k / kGroup;
+    for (int64_t row = first; row < first + rows; ++row) {
+        const float* in = x + row * stride;
+        int8_t* q = out.q + row * k;
+        for (int64_t g = 0; g < groups; ++g, in += kGroup, q += kGroup) {
+            f32x16 a = load(in), b = load(in + 16);
+            float largest = reduce_max(max(abs(a), abs(b)));
+            float scale = largest / 127.0f;
+            f32x16 inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+            f32x16 qa = round_even(mul(a, inverse)), qb = round_even(mul(b, inverse));
+            store_int8(q, qa);
+            store_int8(q + 16, qb);
+            float sum = reduce_add(add(qa, qb));  // integers below 2^24: exact in any order
+            out.scales[row * groups + g] = scale;
+            out.sums[row * groups + g] = static_cast<int32_t>(sum);
+            out.offsets[row * groups + g] = scale * sum;
+        }
+    }
+}
+
+// The lowest index of the largest value; a NaN never wins.
+static inline int64_t argmax(const float* x, int64_t n) {
+    f32x16 best = set1(-INFINITY);
+    for_lanes(n, [&](int64_t i, int count) {
+        if (count == 16) best = max(load(x + i), best);
+    });
+    float largest = reduce_max(best);
+    for (int64_t i = n / 16 * 16; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+    for (int64_t i = 0; i < n; ++i)
+        if (x[i] == largest) return i;
+    return 0;
+}
+
+}  // namespace octavo::OCTAVO_TIER

@@ -1,0 +1,82 @@
+// The kernel table of one ISA tier; compiled once a tier with that tier's flags.
+#include "attention.h"
+#include "elementwise.h"
+#include "linear_float.h"
+
+#if defined(OCTAVO_TIER_AVX512)
+#include "linear_quantised_avx512.h"
+#elif defined(OCTAVO_TIER_AVX2)
+#include "linear_quantised_avx2.h"
+#else
+#include "linear_quantised_portable.h"
+#endif
+
+namespace octavo {
+namespace OCTAVO_TIER {
+
+// A last tile of fewer rows than kTileRows.
+template <int ROWS, Encoding E>
+static void remaining_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
+                           int64_t rows, const LinearOutput& output) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS)
+            quantised_tile<ROWS, E>(weight, panel, x, row, output);
+        else
+            remaining_rows<ROWS - 1, E>(weight, panel, x, row, rows, output);
+    }
+}
+
+template <Encoding E>
+static void quantised_linear(const PackedWeight& weight, int64_t first_panel, int64_t panels,
+                             const LinearInput& input, int64_t first_row, int64_t rows,
+                             const LinearOutput& output) {
+    for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
+        int64_t row = first_row, left = rows;
+        for (; left >= kTileRows; left -= kTileRows, row += kTileRows)
+            quantised_tile<kTileRows, E>(weight, panel, input.quantised, row, output);
+        remaining_rows<kTileRows - 1, E>(weight, panel, input.quantised, row, left, output);
+    }
+}
+
+static void linear(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
+                   int64_t row, int64_t rows, const LinearOutput& output) {
+    switch (weight.encoding) {
+        case Encoding::F32:
+            return float_linear<float>(weight, first_panel, panels, input, row, rows, output);
+        case Encoding::F16:
+            return float_linear<f16>(weight, first_panel, panels, input, row, rows, output);
+        case Encoding::BF16:
+            return float_linear<bf16>(weight, first_panel, panels, input, row, rows, output);
+        case Encoding::Q8_0:
+            return quantised_linear<Encoding::Q8_0>(weight, first_panel, panels, input, row, rows, output);
+        case Encoding::Q4_0:
+            return quantised_linear<Encoding::Q4_0>(weight, first_panel, panels, input, row, rows, output);
+        case Encoding::Q4_1:
+            return quantised_linear<Encoding::Q4_1>(weight, first_panel, panels, input, row, rows, output);
+    }
+}
+
+static Kernels table(const char* name) {
+    return {name, quantise_rows, linear, rms_norm, rope, silu_mul, add_rows, write_kv, attention, argmax};
+}
+
+}  // namespace OCTAVO_TIER
+
+#if defined(OCTAVO_TIER_AVX512)
+const Kernels& avx512_kernels() {
+    static const Kernels kernels = avx512::table("avx512");
+    return kernels;
+}
+#elif defined(OCTAVO_TIER_AVX2)
+const Kernels& avx2_kernels() {
+    static const Kernels kernels = avx2::table("avx2");
+    return kernels;
+}
+#else
+const Kernels& portable_kernels() {
+    static const Kernels kernels = portable::table("portable");
+    return kernels;
+}
+#endif
+
+}  // namespace octavo

@@ -1,0 +1,132 @@
+// The Python binding: octavo.runtime._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include "executor.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace octavo {
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ViewTuple = std::tuple<int, int, int>;
+
+View view(const ViewTuple& v) { return {std::get<0>(v), std::get<1>(v), std::get<2>(v)}; }
+std::span<const int32_t> span(const Ints& array) { return {array.data(), array.shape(0)}; }
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names = {"portable"};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        names.push_back("avx2");
+    if (names.size() == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni"))
+        names.push_back("avx512");
+#endif
+    return names;
+}
+
+const Kernels& kernels_of(const std::string& isa) {
+#if defined(__x86_64__)
+    if (isa == "avx512") return avx512_kernels();
+    if (isa == "avx2") return avx2_kernels();
+#endif
+    return portable_kernels();
+}
+
+Encoding encoding_of(const std::string& name) {
+    static const std::map<std::string, Encoding> names = {{"F32", Encoding::F32},   {"F16", Encoding::F16},
+                                                          {"BF16", Encoding::BF16}, {"Q8_0", Encoding::Q8_0},
+                                                          {"Q4_0", Encoding::Q4_0}, {"Q4_1", Encoding::Q4_1}};
+    auto found = names.find(name);
+    if (found == names.end()) throw std::invalid_argument("the native backend has no encoding " + name);
+    return found->second;
+}
+
+// The executor and the arrays whose memory it reads.
+struct Program {
+    Program(int threads, const std::string& isa, int64_t max_tokens, int64_t max_outputs)
+        : executor(threads, kernels_of(isa), {max_tokens, max_outputs}) {}
+
+    void add_weight(const std::string& name, const std::string& encoding, int64_t rows, int64_t cols,
+                    Bytes data) {
+        const Encoding kind = encoding_of(encoding);
+        if (data.shape(0) != rows * row_bytes(kind, cols))
+            throw std::invalid_argument("weight " + name + " has the wrong number of bytes");
+        executor.add_weight(name, {kind, rows, cols, data.data()});
+        kept.push_back(data);
+    }
+
+    void add_instruction(const std::string& op, const std::vector<ViewTuple>& inputs, const ViewTuple& output,
+                         const std::vector<std::string>& weights, const Executor::Attributes& attributes) {
+        std::vector<View> views;
+        for (const ViewTuple& each : inputs) views.push_back(view(each));
+        executor.add_instruction(op, views, view(output), weights, attributes);
+    }
+
+    nb::ndarray<nb::numpy, float, nb::ndim<2>> run(Ints token_ids, Ints positions, Ints query_starts,
+                                                   Ints context_lens, Table block_tables, Ints output_rows) {
+        if (block_tables.shape(0) != context_lens.shape(0))
+            throw std::invalid_argument("block_tables is not [S, blocks]");
+        const Step step{span(token_ids),    span(positions),     span(query_starts),
+                        span(context_lens), block_tables.data(), static_cast<int64_t>(block_tables.shape(1)),
+                        span(output_rows)};
+        const float* result;
+        {
+            nb::gil_scoped_release released;
+            result = executor.run(step);
+        }
+        const size_t shape[2] = {output_rows.shape(0), static_cast<size_t>(executor.result_cols())};
+        return {const_cast<float*>(result), 2, shape, nb::find(this)};
+    }
+
+    void argmax(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,
+                nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
+        if (out.shape(0) != rows.shape(0)) throw std::invalid_argument("out is not [R]");
+        nb::gil_scoped_release released;
+        executor.argmax(rows.data(), rows.shape(0), rows.shape(1), out.data());
+    }
+
+    Executor executor;
+    std::vector<Bytes> kept;
+};
+
+}  // namespace
+}  // namespace octavo
+
+NB_MODULE(_native, module) {
+    using octavo::Program;
+    module.def("isas", &octavo::isas, "The ISA tiers that this processor has, plainest first.");
+    nb::class_<Program>(module, "Program")
+        .def(nb::init<int, const std::string&, int64_t, int64_t>(), "threads"_a, "isa"_a, "max_tokens"_a,
+             "max_outputs"_a)
+        .def("add_buffer", [](Program& p, bool outputs, int cols,
+                              int offset) { p.executor.add_buffer(outputs, cols, offset); })
+        .def("add_weight", &Program::add_weight)
+        .def("add_instruction", &Program::add_instruction)
+        .def("finish",
+             [](Program& p, int64_t token_cols, int64_t output_cols, const octavo::ViewTuple& result) {
+                 nb::gil_scoped_release released;
+                 p.executor.finish(token_cols, output_cols, octavo::view(result));
+             })
+        .def("allocate_kv_cache",
+             [](Program& p, int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks) {
+                 p.executor.allocate_kv_cache(layers, num_kv_heads, head_dim, half, blocks);
+             })
+        .def("run", &Program::run)
+        .def("argmax", &Program::argmax)
+        .def_prop_ro("weight_bytes", [](Program& p) { return p.executor.weight_bytes(); })
+        .def_prop_ro("threads", [](Program& p) { return p.executor.threads(); })
+        .def_prop_ro("isa", [](Program& p) { return std::string(p.executor.isa()); });
+}

@@ -1,0 +1,41 @@
+// A vector of 16 floats with the same operations, in the same order, on every ISA tier.
+//
+// Kernels are written once against it and compiled once a tier, in a namespace of the tier's name.
+// Sixteen because a KV block holds 16 tokens and a weight panel 16 output columns: a lane is always one
+// token or one output, so that no sum depends on how many others are computed beside it.
+#pragma once
+
+#include "half.h"
+
+#if defined(OCTAVO_TIER_AVX512)
+#define OCTAVO_TIER avx512
+#include "simd_avx512.h"
+#elif defined(OCTAVO_TIER_AVX2)
+#define OCTAVO_TIER avx2
+#include "simd_avx2.h"
+#else
+#define OCTAVO_TIER portable
+#include "simd_portable.h"
+#endif
+
+namespace octavo::OCTAVO_TIER {
+
+// e^x to about 1 ulp for x <= 88; exactly 0 below -87.3. Cephes' expf: n = round(x / ln 2), a degree-5
+// polynomial on the rest, scaled by 2^n.
+static inline f32x16 exp(f32x16 x) {
+    f32x16 clamped = sub(zero(), max(sub(zero(), x), set1(-88.0f)));
+    clamped = max(clamped, set1(-87.3f));
+    f32x16 n = round_even(mul(clamped, set1(1.44269504088896341f)));
+    f32x16 r = fma(n, set1(-0.693359375f), clamped);
+    r = fma(n, set1(2.12194440e-4f), r);
+    f32x16 p = set1(1.9875691500e-4f);
+    p = fma(p, r, set1(1.3981999507e-3f));
+    p = fma(p, r, set1(8.3334519073e-3f));
+    p = fma(p, r, set1(4.1665795894e-2f));
+    p = fma(p, r, set1(1.6666665459e-1f));
+    p = fma(p, r, set1(5.0000001201e-1f));
+    p = add(fma(p, mul(r, r), r), set1(1.0f));
+    return where_above(x, -87.3f, scale_by_power(p, n));
+}
+
+}  // namespace octavo::OCTAVO_TIER

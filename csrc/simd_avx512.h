@@ -1,0 +1,68 @@
+// 16 float lanes as one zmm register. AVX-512 F, BW, VL, VNNI and BF16 are present.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace octavo::OCTAVO_TIER {
+
+// How many vectors beside each other a register block of four rows has room for.
+constexpr int kWide = 4;
+
+struct f32x16 {
+    __m512 v;
+};
+
+static inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+static inline f32x16 zero() { return {_mm512_setzero_ps()}; }
+static inline f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
+static inline f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+static inline f32x16 load(const f16* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+static inline f32x16 load(const bf16* p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+static inline f32x16 load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+static inline void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+static inline void store(f16* p, f32x16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void store_first(float* p, f32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+
+static inline f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+static inline f32x16 sub(f32x16 a, f32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+static inline f32x16 mul(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+static inline f32x16 div(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+static inline f32x16 max(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline f32x16 abs(f32x16 a) { return {_mm512_abs_ps(a.v)}; }
+static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+static inline f32x16 round_even(f32x16 a) {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// a where x > limit, else 0.
+static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GT_OQ), a.v)};
+}
+// a * 2^n for integral n in [-126, 127].
+static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
+    __m512i exponent = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
+    return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), exponent))};
+}
+static inline void store_int8(int8_t* p, f32x16 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+
+// Lane i and lane i + 8, then + 4, + 2, + 1: the order that every tier follows.
+static inline float reduce_add(f32x16 a) {
+    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+static inline float reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a.v); }
+
+}  // namespace octavo::OCTAVO_TIER

@@ -1,0 +1,101 @@
+// 16 float lanes as an array: any processor, vectorised by the compiler for its baseline.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace octavo::OCTAVO_TIER {
+
+// How many vectors beside each other a register block of four rows has room for.
+constexpr int kWide = 1;
+
+struct f32x16 {
+    float v[16];
+};
+
+template <typename F>
+static inline f32x16 each_lane(F f) {
+    f32x16 out;
+    for (int i = 0; i < 16; ++i) out.v[i] = f(i);
+    return out;
+}
+
+static inline f32x16 set1(float x) {
+    return each_lane([&](int) { return x; });
+}
+static inline f32x16 zero() { return set1(0.0f); }
+static inline f32x16 load(const float* p) {
+    return each_lane([&](int i) { return p[i]; });
+}
+static inline f32x16 load(const f16* p) {
+    return each_lane([&](int i) { return to_float(p[i]); });
+}
+static inline f32x16 load(const bf16* p) {
+    return each_lane([&](int i) { return to_float(p[i]); });
+}
+static inline f32x16 load_first(const float* p, int n) {
+    return each_lane([&](int i) { return i < n ? p[i] : 0.0f; });
+}
+static inline void store(float* p, f32x16 a) { std::memcpy(p, a.v, sizeof a.v); }
+static inline void store(f16* p, f32x16 a) {
+    for (int i = 0; i < 16; ++i) p[i] = to_f16(a.v[i]);
+}
+static inline void store_first(float* p, f32x16 a, int n) { std::memcpy(p, a.v, n * sizeof(float)); }
+
+static inline f32x16 add(f32x16 a, f32x16 b) {
+    return each_lane([&](int i) { return a.v[i] + b.v[i]; });
+}
+static inline f32x16 sub(f32x16 a, f32x16 b) {
+    return each_lane([&](int i) { return a.v[i] - b.v[i]; });
+}
+static inline f32x16 mul(f32x16 a, f32x16 b) {
+    return each_lane([&](int i) { return a.v[i] * b.v[i]; });
+}
+static inline f32x16 div(f32x16 a, f32x16 b) {
+    return each_lane([&](int i) { return a.v[i] / b.v[i]; });
+}
+static inline f32x16 max(f32x16 a, f32x16 b) {
+    return each_lane([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+static inline f32x16 abs(f32x16 a) {
+    return each_lane([&](int i) { return std::fabs(a.v[i]); });
+}
+// Rounds twice: a fused one without the instruction is a library call for each lane.
+static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+    return each_lane([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+static inline f32x16 round_even(f32x16 a) {
+    return each_lane([&](int i) { return std::nearbyintf(a.v[i]); });
+}
+// a where x > limit, else 0.
+static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {
+    return each_lane([&](int i) { return x.v[i] > limit ? a.v[i] : 0.0f; });
+}
+// a * 2^n for integral n in [-126, 127].
+static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
+    return each_lane([&](int i) {
+        uint32_t bits;
+        std::memcpy(&bits, &a.v[i], 4);
+        bits += static_cast<uint32_t>(static_cast<int32_t>(n.v[i])) << 23;
+        float out;
+        std::memcpy(&out, &bits, 4);
+        return out;
+    });
+}
+static inline void store_int8(int8_t* p, f32x16 a) {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
+
+// Lane i and lane i + 8, then + 4, + 2, + 1: the order that every tier follows.
+static inline float reduce_add(f32x16 a) {
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) a.v[i] += a.v[i + half];
+    return a.v[0];
+}
+static inline float reduce_max(f32x16 a) {
+    for (int i = 1; i < 16; ++i) a.v[0] = a.v[i] > a.v[0] ? a.v[i] : a.v[0];
+    return a.v[0];
+}
+
+}  // namespace octavo::OCTAVO_TIER

@@ -1,0 +1,41 @@
+"""Types of the C++ module; `csrc/module.cpp` is its source."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+def isas() -> list[str]: ...
+
+class Program:
+    def __init__(self, threads: int, isa: str, max_tokens: int, max_outputs: int) -> None: ...
+    def add_buffer(self, outputs: bool, cols: int, offset: int) -> None: ...
+    def add_weight(self, name: str, encoding: str, rows: int, cols: int, data: NDArray[np.uint8]) -> None: ...
+    def add_instruction(
+        self,
+        op: str,
+        inputs: Sequence[tuple[int, int, int]],
+        output: tuple[int, int, int],
+        weights: Sequence[str],
+        attributes: Mapping[str, int | float | str],
+    ) -> None: ...
+    def finish(self, token_cols: int, output_cols: int, result: tuple[int, int, int]) -> None: ...
+    def allocate_kv_cache(
+        self, layers: int, num_kv_heads: int, head_dim: int, half: bool, blocks: int
+    ) -> None: ...
+    def run(
+        self,
+        token_ids: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        query_starts: NDArray[np.int32],
+        context_lens: NDArray[np.int32],
+        block_tables: NDArray[np.int32],
+        output_rows: NDArray[np.int32],
+    ) -> NDArray[np.float32]: ...
+    def argmax(self, rows: NDArray[np.float32], out: NDArray[np.int64]) -> None: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...

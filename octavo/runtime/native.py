@@ -1,0 +1,98 @@
+"""The native backend: the C++ executor of `csrc/`, one call a step with the GIL released."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.tensor import Tensor
+from octavo.runtime import _native
+from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.program import Program, Rows, View
+
+
+def available_isas() -> list[str]:
+    """The ISA tiers of this processor, plainest first: "portable", "avx2", "avx512"."""
+    return list(_native.isas())
+
+
+def choose_isa() -> str:
+    """The tier to run on: the best there is, or the one that OCTAVO_ISA names.
+
+    Raises ValueError where OCTAVO_ISA names one that the processor does not have.
+    """
+    isas = available_isas()
+    wanted = os.environ.get("OCTAVO_ISA")
+    if wanted and wanted not in isas:
+        raise ValueError(f"OCTAVO_ISA must be one of {', '.join(isas)} on this processor, got {wanted!r}")
+    return wanted or isas[-1]
+
+
+class NativeBackend:
+    """Compiles Programs for this machine's processor."""
+
+    def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.isa = isa or choose_isa()
+
+    def compile(
+        self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec, limits: Limits
+    ) -> NativeExecutable:
+        """Pack the weights and plan all memory; see `octavo.runtime.backend.Backend`."""
+        native = _native.Program(self.threads, self.isa, limits.max_tokens, limits.max_outputs)
+        for buffer in program.buffers:
+            native.add_buffer(buffer.rows is Rows.OUTPUTS, buffer.cols, buffer.offset)
+        for name in program.weight_names:
+            tensor = weights[name]
+            data = np.ascontiguousarray(tensor.data)
+            native.add_weight(name, tensor.encoding.value, tensor.rows, tensor.shape[-1], data)
+        for each in program.instructions:
+            native.add_instruction(
+                each.op, [_view(v) for v in each.inputs], _view(each.output), each.weights, each.attributes
+            )
+        native.finish(
+            program.arena_cols[Rows.TOKENS], program.arena_cols[Rows.OUTPUTS], _view(program.result)
+        )
+        return NativeExecutable(native, kv_cache)
+
+
+class NativeExecutable:
+    """A Program in the C++ executor: see `octavo.runtime.backend.Executable`."""
+
+    def __init__(self, native: _native.Program, kv_cache: KVCacheSpec) -> None:
+        self._native = native
+        self._kv_cache = kv_cache
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the packed weights take."""
+        return self._native.weight_bytes
+
+    @property
+    def isa(self) -> str:
+        """The ISA tier in use."""
+        return self._native.isa
+
+    def allocate_kv_cache(self, num_blocks: int) -> None:
+        """Reserve the KV cache; its pages are committed when first written."""
+        spec = self._kv_cache
+        half = spec.dtype == "float16"
+        self._native.allocate_kv_cache(spec.num_layers, spec.num_kv_heads, spec.head_dim, half, num_blocks)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Run one step; the `[R, cols]` result is valid until the next call."""
+        return self._native.run(
+            batch.token_ids,
+            batch.positions,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            batch.output_rows,
+        )
+
+
+def _view(view: View) -> tuple[int, int, int]:
+    return (view.buffer, view.start, view.cols)
