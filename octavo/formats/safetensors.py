@@ -54,14 +54,17 @@ class SafetensorsFile:
         dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
         if dtype not in ("F32", "F16", "BF16"):
             raise ValueError(
-                f"{self.path}: tensor {name!r} has dtype {dtype}; octavo reads F32, F16 and BF16"
+                f"{self.path}: tensor {name!r} has dtype {dtype!r:.40}; octavo reads F32, F16 and BF16"
             )
-        if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and 0 not in shape and shape):
-            raise ValueError(f"{self.path}: tensor {name!r} has shape {shape} at bytes {offsets}")
+        if (
+            not (_are_sizes(shape) and 1 <= len(shape) <= 8 and 0 not in shape)
+            or not (_are_sizes(offsets) and len(offsets) == 2)
+        ):  # fmt: skip
+            raise ValueError(f"{self.path}: tensor {name!r} has shape {shape!r:.80} at bytes {offsets!r:.80}")
         encoding, (begin, end) = Encoding[dtype], offsets
         if end - begin != math.prod(shape) * encoding.group_bytes:
             raise ValueError(
-                f"{self.path}: tensor {name!r} of shape {shape} does not take {end - begin} bytes"
+                f"{self.path}: tensor {name!r} of shape {shape!r:.80} does not take {end - begin} bytes"
             )
         if self._start + end > len(self._map):
             raise ValueError(f"{self.path}: tensor {name!r} goes past the end; is the download complete?")
@@ -124,7 +127,7 @@ class SafetensorsDirectory:
                 files[name] = file
         for name, shard in weight_map.items():
             if name not in files or files[name].path.name != shard:
-                raise ValueError(f"{index_path}: tensor {name!r} is not in {shard}")
+                raise ValueError(f"{index_path}: tensor {name!r} is not in {shard!r}")
         return files
 
 
@@ -168,4 +171,4 @@ def _is_file_name(shard: object) -> bool:
 
 
 def _are_sizes(values: object) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and all(type(each) is int and each >= 0 for each in values)
+    return isinstance(values, list) and all(type(each) is int and 0 <= each < 1 << 63 for each in values)

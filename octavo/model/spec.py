@@ -10,7 +10,8 @@ MAX_LAYERS = 1024
 MAX_COLS = 1 << 20
 MAX_HEADS = 1 << 12
 MAX_HEAD_DIM = 1 << 10
-MAX_ROWS = 1 << 24
+MAX_VOCABULARY = 1 << 24
+MAX_POSITIONS = 1 << 21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,8 @@ class DecoderSpec:
             "num_kv_heads": self.num_heads,
             "head_dim": MAX_HEAD_DIM,
             "intermediate_size": MAX_COLS,
-            "vocab_size": MAX_ROWS,
-            "max_position": MAX_ROWS,
+            "vocab_size": MAX_VOCABULARY,
+            "max_position": MAX_POSITIONS,
         }
         for name, bound in bounds.items():
             if not 1 <= getattr(self, name) <= bound:

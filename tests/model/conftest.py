@@ -41,6 +41,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny
     return get
 
 
+@pytest.fixture(scope="session")
+def transformers_demo(demo_model: Path) -> Any:
+    """transformers' model of the demo's dequantised weights, in float32."""
+    from support.tiny_models import read_gguf
+
+    return read_gguf(demo_model)
+
+
 @pytest.fixture(params=["reference", "native"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that this build has."""

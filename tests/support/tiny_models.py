@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -83,10 +85,16 @@ def read_gguf(path: Path, **overrides: int) -> transformers.PreTrainedModel:
     `from_pretrained(gguf_file=...)` is this and needs accelerate besides. `overrides` are config fields that
     transformers does not read from the file.
     """
-    config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **overrides)
-    config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
-    read = load_gguf_checkpoint(path, return_tensors=True, model_to_load=model, torch_dtype=torch.float32)
+    # gguf-py takes seconds to parse a vocabulary or to build a map; transformers asks it again and again.
+    parse_once = patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+    map_once = patch.object(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
+    with parse_once, map_once:
+        config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=str(path), **overrides)
+        config._attn_implementation = "eager"
+        model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+        read = load_gguf_checkpoint(
+            str(path), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
+        )
     missing, unexpected = model.load_state_dict(read["tensors"], strict=False)
     assert not unexpected
     assert set(missing) <= {"lm_head.weight"}

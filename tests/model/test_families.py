@@ -1,0 +1,236 @@
+"""What config.json and GGUF metadata are read as, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.model.load import read_model_info, read_spec
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 160,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "eos_token_id": 2,
+}
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    (path / "config.json").write_text(json.dumps(CONFIG | changes))
+    return path
+
+
+def write_metadata(path: Path, **changes: Any) -> Path:
+    """A GGUF file with metadata and a token_embd.weight alone; a change to None leaves a key out."""
+    metadata = {
+        "general.architecture": "llama",
+        "llama.block_count": 4,
+        "llama.context_length": 128,
+        "llama.embedding_length": 64,
+        "llama.feed_forward_length": 96,
+        "llama.attention.head_count": 4,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    metadata |= {key.replace("__", "."): value for key, value in changes.items()}
+    present = {key: value for key, value in metadata.items() if value is not None}
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    data = b"GGUF" + struct.pack("<IQQ", 3, 1, len(present))
+    for key, value in present.items():
+        match value:
+            case str():
+                data += text(key) + struct.pack("<I", 8) + text(value)
+            case bool():
+                data += text(key) + struct.pack("<I?", 7, value)
+            case int():
+                data += text(key) + struct.pack("<II", 4, value)
+            case float():
+                data += text(key) + struct.pack("<Id", 12, value)
+    data += text("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, 160, 8, 0)
+    data += b"\0" * (-len(data) % 32) + b"\0" * (160 * 68)
+    (path / "model.gguf").write_bytes(data)
+    return path / "model.gguf"
+
+
+def test_llama(tmp_path):
+    spec = read_spec(write_config(tmp_path, attention_bias=True, mlp_bias=True, tie_word_embeddings=True))
+    assert (spec.family, spec.num_layers, spec.num_heads, spec.num_kv_heads, spec.head_dim) == (
+        "llama",
+        4,
+        4,
+        2,
+        16,
+    )
+    assert (spec.query_cols, spec.kv_cols, spec.max_position, spec.norm_eps) == (64, 32, 128, 1e-5)
+    assert spec.qkv_bias
+    assert spec.output_bias
+    assert spec.mlp_bias
+    assert spec.tie_embeddings
+    assert spec.windows == (0, 0, 0, 0)
+    assert not spec.qk_norm
+
+
+def test_llama_without_the_optional_fields(tmp_path):
+    spec = read_spec(write_config(tmp_path, num_key_value_heads=None, rms_norm_eps=None))
+    assert (spec.num_kv_heads, spec.norm_eps) == (4, 1e-6)
+    assert not any((spec.qkv_bias, spec.output_bias, spec.mlp_bias, spec.tie_embeddings))
+
+
+@pytest.mark.parametrize(("window", "expected"), [(None, 0), (20, 20)])
+def test_mistral_windows(tmp_path, window, expected):
+    spec = read_spec(write_config(tmp_path, architectures=["MistralForCausalLM"], sliding_window=window))
+    assert spec.windows == (expected,) * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({}, (0, 0, 0, 0)),
+        ({"use_sliding_window": False, "sliding_window": 20, "max_window_layers": 0}, (0, 0, 0, 0)),
+        ({"use_sliding_window": True, "sliding_window": None}, (0, 0, 0, 0)),
+        ({"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 3}, (0, 0, 0, 20)),
+        ({"use_sliding_window": True, "sliding_window": 20}, (0, 0, 0, 0)),
+        (
+            {
+                "use_sliding_window": True,
+                "sliding_window": 20,
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+            },
+            (20, 0, 20, 0),
+        ),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_qwen_windows(tmp_path, architecture, changes, windows):
+    spec = read_spec(write_config(tmp_path, architectures=[architecture], **changes))
+    assert spec.windows == windows
+    assert spec.qkv_bias == (architecture == "Qwen2ForCausalLM")
+    assert spec.qk_norm == (architecture == "Qwen3ForCausalLM")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            "architectures is .*GPT2LMHeadModel.*octavo has LlamaForCausalLM",
+        ),
+        ({"architectures": None}, "architectures is 'None'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config asks for 'awq'"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"hidden_size": "64"}, "hidden_size must be an integer"),
+        ({"hidden_size": 10**12}, "hidden_size must be an integer from 1 to"),
+        ({"num_hidden_layers": 5000}, "num_layers must be from 1 to 1024"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be an integer"),
+        ({"num_key_value_heads": 3}, "not a multiple of num_kv_heads 3"),
+        ({"num_key_value_heads": 8}, "num_kv_heads must be from 1 to 4"),
+        ({"head_dim": 15}, "rotary dimension must be even"),
+        ({"attention_bias": "yes"}, "attention_bias must be true or false"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps must be a number"),
+        ({"eos_token_id": 160}, "eos_token_id must be a token below 160"),
+        ({"eos_token_id": [2, "x"]}, "eos_token_id must be a token"),
+        ({"rope_scaling": {"type": "su"}}, "rope_scaling.rope_type is 'su'"),
+    ],
+)
+def test_configs_that_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_model_info(write_config(tmp_path, **changes))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layer_types", "message"),
+    [
+        (["full_attention"], "list of 4 layers"),
+        ("full", "list of 4 layers"),
+        (["chunked_attention"] * 4, "has 'chunked_attention'"),
+        ([{}] * 4, "has {}"),
+    ],
+)
+def test_layer_types_that_are_refused(tmp_path, layer_types, message):
+    path = write_config(
+        tmp_path,
+        architectures=["Qwen2ForCausalLM"],
+        use_sliding_window=True,
+        sliding_window=4,
+        layer_types=layer_types,
+    )
+    with pytest.raises(ValueError, match=f"layer_types.*{message}"):
+        read_spec(path)
+
+
+def test_gguf(tmp_path):
+    info = read_model_info(write_metadata(tmp_path, tokenizer__ggml__eot_token_id=7))
+    assert info.eos_token_ids == [2, 7]
+    assert (info.spec.num_kv_heads, info.spec.head_dim, info.spec.vocab_size) == (4, 16, 160)
+    assert info.spec.tie_embeddings
+    assert not info.spec.qkv_bias
+
+
+def test_gguf_rope_keys(tmp_path):
+    changes = {
+        "llama.rope.freq_base": 5e5,
+        "llama.rope.scaling.type": "yarn",
+        "llama.rope.scaling.factor": 4.0,
+        "llama.rope.scaling.original_context_length": 64,
+        "llama.rope.scaling.yarn_beta_fast": 16.0,
+        "llama.rope.scaling.yarn_attn_factor": 0.5,
+        "llama.rope.scaling.attn_factor": 3.0,
+    }
+    spec = read_spec(write_metadata(tmp_path, **changes))
+    assert spec.rope.theta == 5e5
+    assert spec.rope.scaling.factor == 4.0
+    assert spec.rope.scaling.original_max_position == 64
+    assert (spec.rope.scaling.beta_fast, spec.rope.scaling.beta_slow) == (16.0, 1.0)
+    assert spec.rope.scaling.attention_factor == 1.5
+    assert spec.max_position == 256
+
+
+@pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
+def test_gguf_linear_scaling(tmp_path, key):
+    assert read_spec(write_metadata(tmp_path, **{key: 2.0})).rope.scaling.factor == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"general.architecture": "mamba"},
+            "general.architecture is 'mamba'; octavo has llama, qwen2, qwen3",
+        ),
+        ({"general.architecture": None}, "general.architecture is 'None'"),
+        ({"llama.block_count": None}, "llama.block_count is missing"),
+        ({"llama.block_count": 2**31}, "llama.block_count must be an integer"),
+        ({"llama.expert_count": 8}, "llama.expert_count asks for a mixture of experts"),
+        ({"llama.attention.value_length": 32}, "value_length must be the key length, 16"),
+        ({"llama.rope.dimension_count": 8}, "rope.dimension_count must be the head's 16"),
+        ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type is 'longrope'"),
+        (
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_ext_factor": 0.5},
+            "yarn_ext_factor must be 1",
+        ),
+        ({"llama.attention.head_count": 3}, "rotary dimension must be even"),
+        ({"tokenizer.ggml.eos_token_id": 160}, "eos_token_id must be a token below 160"),
+    ],
+)
+def test_gguf_that_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_model_info(write_metadata(tmp_path, **changes))
+    assert str(caught.value).startswith(f"{tmp_path / 'model.gguf'}: ")
+    assert "\n" not in str(caught.value)
