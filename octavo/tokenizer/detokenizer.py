@@ -83,7 +83,7 @@ class IncrementalDetokenizer:
         if text is None:
             return b""
         added = token in self._tokenizer.added_token_ids
-        written = self._join_added and added and self._after_added and not self._at_start
+        written = self._join_added and added and self._after_added
         piece = text.encode() if written else self._tokenizer.pieces.piece(text, first=self._at_start)
         self._at_start, self._after_added = False, added
         return piece
