@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octavo.config import EngineConfig
+    from octavo.engine.async_engine import AsyncEngine, EngineDeadError
     from octavo.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, RequestOutput
+    from octavo.request import TextPrompt, TokensPrompt
     from octavo.sampling_params import RequestOutputKind, SamplingParams
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "LLM": "octavo.llm",
+    "AsyncEngine": "octavo.engine.async_engine",
+    "EngineDeadError": "octavo.engine.async_engine",
+    "TextPrompt": "octavo.request",
+    "TokensPrompt": "octavo.request",
     "EngineConfig": "octavo.config",
     "SamplingParams": "octavo.sampling_params",
     "RequestOutputKind": "octavo.sampling_params",
@@ -28,12 +34,16 @@ _HOMES = {
 
 __all__ = [
     "LLM",
+    "AsyncEngine",
     "CompletionOutput",
     "EngineConfig",
+    "EngineDeadError",
     "Logprob",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "TextPrompt",
+    "TokensPrompt",
 ]
 
 

@@ -10,6 +10,7 @@ import msgspec
 MAX_N = 128
 MAX_LOGPROBS = 100
 MAX_STOP_STRINGS = 64
+MAX_STOP_CHARACTERS = 8192
 MAX_LOGIT_BIAS = 4096
 SEED_RANGE = (-(2**63), 2**63 - 1)
 
@@ -104,6 +105,10 @@ class SamplingParams(msgspec.Struct, kw_only=True):
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop must hold strings that are not empty, got {text!r}")
+        if sum(map(len, self.stop)) > MAX_STOP_CHARACTERS:
+            raise ValueError(
+                f"stop takes at most {MAX_STOP_CHARACTERS} characters in all, got {sum(map(len, self.stop))}"
+            )
         if self.stop and not self.detokenize:
             raise ValueError("stop needs detokenize=True: stop strings are looked for in the text")
         for token in self.stop_token_ids:

@@ -122,3 +122,9 @@ def test_messages_begin_with_the_field() -> None:
     for prompt in ("", "x" * 40, [999]):
         with pytest.raises(ValueError, match=re.compile("^prompt ")):
             builder().build(prompt, SamplingParams(), "r")
+
+
+def test_stop_strings_are_bounded_in_all() -> None:
+    SamplingParams(stop=["x" * 4096, "y" * 4096])
+    with pytest.raises(ValueError, match="stop takes at most 8192 characters in all, got 8193"):
+        SamplingParams(stop=["x" * 4096, "y" * 4097])

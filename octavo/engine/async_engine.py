@@ -11,7 +11,8 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -71,6 +72,8 @@ class AsyncEngine:
         self.stats = SchedulerStats()
         """The engine's state after its latest step; its totals go on when the process is replaced."""
         self.num_restarts = 0
+        self.on_step: Callable[[StepOutputs], None] | None = None
+        """Called with each step as it comes in, for metrics."""
         self.ready: EngineReady
         self._requests = requests
         self._command = command
@@ -94,16 +97,14 @@ class AsyncEngine:
         line, when the engine process can not start.
         """
         path = await asyncio.to_thread(resolve_model, config.model)
-        info = read_model_info(path)
-        requests = RequestBuilder(
-            load_tokenizer(path, config.tokenizer),
-            vocab_size=info.spec.vocab_size,
-            max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
-            eos_token_ids=info.eos_token_ids,
-            seed=config.seed,
-        )
-        engine = cls(dataclasses.replace(config, model=str(path)), requests)
-        await engine.launch()
+        config = dataclasses.replace(config, model=str(path))
+        client = EngineClient(config, ENGINE_COMMAND)
+        try:  # we read the tokenizer while the engine process reads the weights
+            engine = cls(config, await asyncio.to_thread(_request_builder, path, config))
+            await engine.launch(client)
+        except BaseException:
+            client.kill()
+            raise
         return engine
 
     @property
@@ -185,22 +186,28 @@ class AsyncEngine:
         if client is not None:
             await client.stop()
 
-    async def launch(self) -> None:
-        """Start the engine process; resubmit what is open. Raises EngineDeadError if it can not."""
-        client = EngineClient(self.config, self._command, self._on_step, self._on_lost)
+    async def launch(self, client: EngineClient | None = None) -> None:
+        """Start an engine process, or take over one; resubmit what is open.
+
+        Raises EngineDeadError when the process does not get ready.
+        """
+        client = client or EngineClient(self.config, self._command)
         try:
             self.ready = await client.ready
         except BaseException:
             client.kill()
             raise
         self._requests.max_model_len = self.ready.max_model_len
+        client.on_step, client.on_lost = self._take_step, self._on_lost
         self._client = client
         for state in self._suspects.restart(self._processor.states):
             self._send(self._processor.resubmit(state))
         self._try_next_suspect()
 
-    def _on_step(self, step: StepOutputs) -> None:
-        self.stats = add_totals(step.stats, self._past)
+    def _take_step(self, step: StepOutputs) -> None:
+        self.stats = step.stats = add_totals(step.stats, self._past)
+        if self.on_step is not None:
+            self.on_step(step)
         self._tell(*self._processor.process(step))
 
     def _abort(self, request_ids: list[str]) -> None:
@@ -232,17 +239,19 @@ class AsyncEngine:
 
     def _on_lost(self, reason: str, crashed: bool) -> None:
         """The engine died: replace it, without the request that is sure to be what kills it."""
-        self._client = None
+        client, self._client = self._client, None
+        assert client is not None
         self._past = self.stats
         _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
         if crashed:
             guilty = self._suspects.crash(self._processor.states)
             if guilty is not None:
                 self._fail([guilty], f"{reason}, each time that it ran this request")
-        self._restarting = asyncio.get_running_loop().create_task(self._replace(reason))
+        self._restarting = asyncio.get_running_loop().create_task(self._replace(client, reason))
 
-    async def _replace(self, reason: str) -> None:
+    async def _replace(self, client: EngineClient, reason: str) -> None:
         started = time.monotonic()
+        await client.exited()  # two at a time may not fit in memory
         while self._budget.spend(time.monotonic()):
             try:
                 await self.launch()
@@ -275,4 +284,15 @@ def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:
         num_preemptions=stats.num_preemptions + past.num_preemptions,
         prefix_cache_queries=stats.prefix_cache_queries + past.prefix_cache_queries,
         prefix_cache_hits=stats.prefix_cache_hits + past.prefix_cache_hits,
+    )
+
+
+def _request_builder(path: Path, config: EngineConfig) -> RequestBuilder:
+    info = read_model_info(path)
+    return RequestBuilder(
+        load_tokenizer(path, config.tokenizer),
+        vocab_size=info.spec.vocab_size,
+        max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
+        eos_token_ids=info.eos_token_ids,
+        seed=config.seed,
     )

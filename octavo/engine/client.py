@@ -25,21 +25,21 @@ _MESSAGES_AT_ONCE = 16
 class EngineClient:
     """Starts an engine process and talks to it; never reused for another, so nothing stale can arrive.
 
-    All callbacks come on the event loop that runs when it is made. `on_lost(reason, crashed)` comes once,
-    when an engine that was ready ends without being told to; `crashed` unless something outside killed it.
+    Belongs to the event loop that runs when it is made. `ready` gets EngineDeadError, its reason in one
+    line, when the engine does not start. Once it is ready set `on_step`, for each step's outputs, and
+    `on_lost(reason, crashed)`, which comes once if the engine ends without being told to; `crashed` unless
+    something outside killed it.
     """
 
-    def __init__(
-        self,
-        config: EngineConfig,
-        command: Sequence[str],
-        on_step: Callable[[StepOutputs], None],
-        on_lost: Callable[[str, bool], None],
-    ) -> None:
+    on_step: Callable[[StepOutputs], None]
+    on_lost: Callable[[str, bool], None]
+
+    def __init__(self, config: EngineConfig, command: Sequence[str]) -> None:
+        """Raises EngineDeadError when the command can not be run."""
         self._loop = asyncio.get_running_loop()
-        self._on_step = on_step
-        self._on_lost = on_lost
         self.ready: asyncio.Future[EngineReady] = self._loop.create_future()
+        # A start that is given up for another reason leaves nobody to look at the error.
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self._exited = asyncio.Event()
         self._closed = False
         self._encoder = msgspec.msgpack.Encoder()
@@ -80,18 +80,22 @@ class EngineClient:
     async def stop(self, timeout: float = 5.0) -> None:
         """Let the engine finish its step and leave; kill it after `timeout` seconds."""
         self.send(Shutdown())
-        self._on_lost = _ignore
+        self.on_lost = _ignore
         try:
-            await asyncio.wait_for(self._exited.wait(), timeout)
+            await asyncio.wait_for(self.exited(), timeout)
         except TimeoutError:
             self.kill()
-            await self._exited.wait()
+            await self.exited()
         self._close()
 
     def kill(self) -> None:
         """End the engine now."""
         self._process.kill()
         self._close()
+
+    async def exited(self) -> None:
+        """Return when the process is gone and its memory is free."""
+        await self._exited.wait()
 
     @property
     def _fd(self) -> int:
@@ -112,7 +116,7 @@ class EngineClient:
     def _handle(self, message: FromEngine) -> None:
         match message:
             case StepOutputs():
-                self._on_step(message)
+                self.on_step(message)
             case EngineReady():
                 if not self.ready.done():
                     self.ready.set_result(message)
@@ -137,7 +141,7 @@ class EngineClient:
         if not self.ready.done():
             self.ready.set_exception(EngineDeadError(reason))
         else:
-            self._on_lost(reason, crashed)
+            self.on_lost(reason, crashed)
 
     def _close(self) -> None:
         if self._closed:
