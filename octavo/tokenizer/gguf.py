@@ -56,7 +56,7 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
         "llama-v3",
         "tekken",
     )
-    add_specials_around(
+    _put_around(
         backend,
         special_tokens.get("bos_token") if metadata.get(_PREFIX + "add_bos_token", adds_bos) else None,
         special_tokens.get("eos_token") if metadata.get(_PREFIX + "add_eos_token", False) else None,
@@ -64,7 +64,7 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
     return Tokenizer(backend, special_tokens, _chat_templates(metadata))
 
 
-def add_specials_around(backend: tokenizers.Tokenizer, bos: str | None, eos: str | None) -> None:
+def _put_around(backend: tokenizers.Tokenizer, bos: str | None, eos: str | None) -> None:
     """Have `backend` put `bos` before a text and `eos` after it where special tokens are asked for."""
     specials = [
         {"id": name, "ids": [backend.token_to_id(token)], "tokens": [token]}

@@ -1,7 +1,8 @@
 """The tokenizer of a Hugging Face directory: tokenizer.json and the files around it.
 
-What transformers does with these files, without transformers: names of special tokens, tokens added after
-training, BOS and EOS switched on or off, chat templates.
+What transformers does with these files, without transformers: the names of special tokens, tokens added
+after training, chat templates. As there, tokenizer.json alone says what goes around a text, whatever
+`add_bos_token` in the config may be.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from octavo.tokenizer.gguf import add_specials_around
 from octavo.tokenizer.tokenizer import Tokenizer
 
 SPECIAL_NAMES = (
@@ -26,7 +26,6 @@ SPECIAL_NAMES = (
     "cls_token",
     "mask_token",
 )
-_EXTRA_NAMES = ("additional_special_tokens", "extra_special_tokens")
 
 
 def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json") -> Tokenizer:
@@ -46,15 +45,9 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
         raise ValueError(f"{path}: not a tokenizer: {error}") from error
 
     config = _read_json(directory / "tokenizer_config.json")
-    special_map = _read_json(directory / "special_tokens_map.json")
-    config = {**special_map, **{key: value for key, value in config.items() if value is not None}}
+    if "added_tokens_decoder" not in config:  # written before transformers kept it all in the config
+        config |= _read_json(directory / "special_tokens_map.json")
     special_tokens = _add_tokens(backend, config, directory)
-    if "add_bos_token" in config or "add_eos_token" in config:
-        add_specials_around(
-            backend,
-            special_tokens.get("bos_token") if config.get("add_bos_token") else None,
-            special_tokens.get("eos_token") if config.get("add_eos_token") else None,
-        )
     try:
         return Tokenizer(backend, special_tokens, _chat_templates(config, directory))
     except ValueError as error:
@@ -63,30 +56,34 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
 
 def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], directory: Path) -> dict[str, str]:
     """Add the tokens that the config has and tokenizer.json lacks; returns the named special tokens."""
-    known = {entry.content for entry in backend.get_added_tokens_decoder().values()}
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    entries = {name: config.get(name) for name in SPECIAL_NAMES}
+    entries |= {name: value for name, value in config.items() if name.endswith("_token")}
+    if isinstance(extra, dict):  # more named ones
+        entries, extra = entries | extra, []
     try:
         listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-        added = [_added_token(entry, special=False) for _, entry in listed]
-        named = {name: _added_token(config[name]) for name in SPECIAL_NAMES if config.get(name)}
-        extra = [config.get(name) or [] for name in _EXTRA_NAMES]
-        groups = [group.values() if isinstance(group, dict) else group for group in extra]
-        special = [*named.values(), *(_added_token(entry) for group in groups for entry in group)]
+        # Settings such as add_bos_token end in "_token", too.
+        named = {name: _added_token(entry) for name, entry in entries.items() if entry and entry is not True}
+        wanted = [
+            *(_added_token(entry, special=False) for _, entry in listed),
+            *named.values(),
+            *(_added_token(entry) for entry in extra),
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{directory / 'tokenizer_config.json'}: a special token is malformed: {error}"
-        ) from error
-    backend.add_tokens([token for token in added if token.content not in known])
-    backend.add_special_tokens(special)
+        path = directory / "tokenizer_config.json"
+        raise ValueError(f"{path}: a special token is malformed: {error}") from error
+    known = {entry.content for entry in backend.get_added_tokens_decoder().values()}
+    backend.add_tokens([token for token in wanted if token.content not in known])
     return {name: token.content for name, token in named.items()}
 
 
 def _added_token(entry: Any, special: bool = True) -> AddedToken:
     """A token as the config has it: its text, or a mapping with its flags."""
     if isinstance(entry, str):
-        return AddedToken(entry, special=special, normalized=False)
-    flags = {
-        name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in entry
-    }
+        return AddedToken(entry, special=special)
+    names = ("lstrip", "rstrip", "single_word", "normalized")
+    flags = {name: bool(entry[name]) for name in names if name in entry}
     return AddedToken(entry["content"], special=special or bool(entry.get("special")), **flags)
 
 
