@@ -170,7 +170,7 @@ def test_leaving_a_stream_aborts_it(how: str) -> None:
 
 def test_a_request_that_can_not_run_is_refused_and_leaves_nothing_behind() -> None:
     async def test() -> None:
-        async with running() as engine:
+        async with running("0.01") as engine:
             for prompt, wanted, message in [
                 ([], params(5), "prompt is empty"),
                 ([1] * 4096, params(5), "max_model_len"),
@@ -178,12 +178,11 @@ def test_a_request_that_can_not_run_is_refused_and_leaves_nothing_behind() -> No
             ]:
                 with pytest.raises(ValueError, match=message):
                     await collect(engine, "r", wanted, prompt)
-            first = engine.generate(PROMPT, params(3), "r")
-            await anext(first)
+            first = asyncio.create_task(collect(engine, "r", params(100)))
+            await until(lambda: engine.stats.num_running == 1)
             with pytest.raises(ValueError, match="in use"):
                 await collect(engine, "r", params(5))
-            rest = [output async for output in first]
-            assert token_ids(rest) == expected(3)[-len(token_ids(rest)) :]
+            assert token_ids(await first) == expected(100)
 
     run(test)
 
