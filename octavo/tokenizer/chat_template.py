@@ -132,14 +132,18 @@ def _cut_at_mark(prompt: str) -> str:
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """transformers' environment, with every loop counted and multiplication bounded."""
+    """transformers' environment, with every loop counted, every assignment measured, products bounded."""
 
     intercepted_binops = frozenset({"*", "**"})
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(jinja2.nodes.For):
-            loop.iter = jinja2.nodes.Filter(loop.iter, "_counted", [], [], None, None, lineno=loop.lineno)
+            loop.iter = _filtered(loop.iter, "_counted", loop.lineno)
+        for assignment in tree.find_all(jinja2.nodes.Assign):
+            assignment.node = _filtered(assignment.node, "_measured", assignment.lineno)
+        for block in tree.find_all(jinja2.nodes.AssignBlock):
+            block.filter = _filtered(block.filter, "_measured", block.lineno)
         return tree
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
@@ -163,6 +167,10 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope(body, lineno=line)
 
 
+def _filtered(node: jinja2.nodes.Node | None, name: str, line: int) -> jinja2.nodes.Filter:
+    return jinja2.nodes.Filter(node, name, [], [], None, None, lineno=line)
+
+
 def _counted(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         left = _iterations_left.get() - 1
@@ -170,6 +178,13 @@ def _counted(values: Iterable[Any]) -> Iterator[Any]:
             raise jinja2.exceptions.SecurityError(f"its loops ran more than {MAX_LOOP_ITERATIONS} times")
         _iterations_left.set(left)
         yield value
+
+
+def _measured(value: Any) -> Any:
+    # A string that is joined to itself in a loop doubles each time.
+    if isinstance(value, str | list | tuple) and len(value) > MAX_PROMPT_CHARS:
+        raise jinja2.exceptions.SecurityError(f"it made a value longer than {MAX_PROMPT_CHARS}")
+    return value
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -196,7 +211,11 @@ def _make_environment() -> _Environment:
     environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
-    filters: dict[str, Callable[..., Any]] = {"tojson": _to_json, "_counted": _counted}
+    filters: dict[str, Callable[..., Any]] = {
+        "tojson": _to_json,
+        "_counted": _counted,
+        "_measured": _measured,
+    }
     environment.filters.update(filters)
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment
@@ -214,7 +233,7 @@ def _loops_over_content(tree: jinja2.nodes.Template) -> bool:
     def is_content(node: jinja2.nodes.Node) -> bool:
         match node:
             case jinja2.nodes.Filter(node=jinja2.nodes.Node() as inner):
-                return node.name == "_counted" and is_content(inner)
+                return node.name in ("_counted", "_measured") and is_content(inner)
             case jinja2.nodes.Getattr(attr="content"):
                 return True
             case jinja2.nodes.Getitem(arg=jinja2.nodes.Const(value="content")):

@@ -133,7 +133,7 @@ BYTES = {byte: letter for letter, byte in BYTE_ALPHABET.items()}
 def test_demo_round_trip(demo_tokenizer: Tokenizer, text: str) -> None:
     # The vocabulary was trained with no token for bytes that its corpus lacked, such as 0xF1.
     spelled = {byte for byte, letter in BYTES.items() if demo_tokenizer.token_id(letter) is not None}
-    assert len(spelled) > 240
+    assert len(spelled) > 230
     text = "".join(character for character in text if set(character.encode()) <= spelled)
     assert demo_tokenizer.decode(demo_tokenizer.encode(text), skip_special_tokens=False) == text
 
