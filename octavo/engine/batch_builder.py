@@ -115,17 +115,16 @@ class BatchBuilder:
         sampling_rows: list[int] = []
         prompt_rows: list[PromptRows] = []
         output_rows: list[int] = []
-        for sequence, end, query_end in zip(
-            step.sequences, ends, accumulate(step.num_new_tokens), strict=True
+        for sequence, num_new, end, query_end in zip(
+            step.sequences, step.num_new_tokens, ends, accumulate(step.num_new_tokens), strict=True
         ):
             samples = end == len(sequence.token_ids)
             if sequence.num_prompt_logprobs is not None:
                 # Row of position p gives the log probability of prompt token p + 1.
-                first = max(sequence.num_computed_tokens, len(sequence.prompt_logprobs) - 1)
-                count = end - first - samples
-                if count > 0:
+                count = num_new - samples
+                if count:
                     prompt_rows.append(PromptRows(sequence, len(output_rows), count))
-                    output_rows += range(query_end - samples - count, query_end - samples)
+                    output_rows += range(query_end - num_new, query_end - samples)
             if samples:
                 sampling.append(sequence)
                 sampling_rows.append(len(output_rows))

@@ -14,15 +14,15 @@ _DEFAULT_SHARE = 0.9
 
 
 def num_kv_blocks(
-    config: EngineConfig, *, block_bytes: int, weight_bytes: int, max_model_len: int, memory: Memory
+    config: EngineConfig, *, block_bytes: int, reserved_bytes: int, max_model_len: int, memory: Memory
 ) -> int:
     """The number of KV blocks: what the flags ask for, or a cautious share of memory.
 
     The first that is set of `num_gpu_blocks_override`, `kv_cache_memory_bytes` and
-    `gpu_memory_utilization` (of `memory.total`, weights included); otherwise 4 GiB, or what 90% of
-    `memory.available` leaves beside the weights if that is less. A share of memory never gives more
-    blocks than `max_num_seqs` sequences of `max_model_len` could fill. `memory` is as it was before the
-    weights were loaded.
+    `gpu_memory_utilization` (of `memory.total`, `reserved_bytes` for weights and activations included);
+    otherwise 4 GiB, or what 90% of `memory.available` leaves beside those if that is less. A share of
+    memory never gives more blocks than `max_num_seqs` sequences of `max_model_len` could fill. `memory`
+    is as it was before the weights were loaded.
 
     Raises ValueError, naming the flag and the value that would do, if one sequence of `max_model_len`
     does not fit.
@@ -36,11 +36,11 @@ def num_kv_blocks(
         blocks = config.kv_cache_memory_bytes // block_bytes
         remedy = f"kv_cache_memory_bytes (--kv-cache-memory-bytes) must be at least {needed * block_bytes}"
     elif config.gpu_memory_utilization is not None:
-        budget = int(config.gpu_memory_utilization * memory.total) - weight_bytes
+        budget = int(config.gpu_memory_utilization * memory.total) - reserved_bytes
         blocks = min(budget // block_bytes, most)
-        remedy = _utilization_remedy(weight_bytes + needed * block_bytes, memory.total)
+        remedy = _utilization_remedy(reserved_bytes + needed * block_bytes, memory.total)
     else:
-        budget = int(_DEFAULT_SHARE * memory.available) - weight_bytes
+        budget = int(_DEFAULT_SHARE * memory.available) - reserved_bytes
         blocks = min(DEFAULT_KV_CACHE_BYTES, budget) // block_bytes
         blocks = min(blocks, most)
         remedy = f"set kv_cache_memory_bytes (--kv-cache-memory-bytes) to at least {needed * block_bytes}"
@@ -56,5 +56,5 @@ def num_kv_blocks(
 def _utilization_remedy(needed_bytes: int, total: int) -> str:
     share = math.ceil(100 * needed_bytes / total) / 100
     if share > 1.0:
-        return f"the weights and one sequence need {needed_bytes} bytes and memory has {total}"
+        return f"weights, activations and one sequence need {needed_bytes} bytes and memory has {total}"
     return f"gpu_memory_utilization (--gpu-memory-utilization) must be at least {share:.2f}"

@@ -70,13 +70,12 @@ class PrefixCache:
         return blocks
 
     def insert(self, digest: bytes, block: int) -> None:
-        """Make known that `block`, which the caller holds, has been computed and holds `digest`.
+        """Make known that `block`, which the caller allocated and has computed, holds `digest`.
 
         A digest that is known already keeps its block: of two sequences that computed the same tokens
         side by side, the first one's is shared from then on.
         """
         if digest not in self._blocks:
-            self._forget(block)
             self._blocks[digest] = block
             self._digests[block] = digest
 

@@ -154,10 +154,9 @@ class Scheduler:
         num_new = min(num_new, budget)
         if sequence.num_prompt_logprobs is None:
             return num_new, spare_outputs
-        # The last row is the sequence's own; each earlier one without its log probabilities is spare.
-        skipped = max(0, len(sequence.prompt_logprobs) - 1 - sequence.num_computed_tokens)
-        num_new = min(num_new, skipped + 1 + spare_outputs)
-        return num_new, spare_outputs - max(0, num_new - 1 - skipped)
+        # Every row has logits: the last is the sequence's own, the others are spare.
+        num_new = min(num_new, 1 + spare_outputs)
+        return num_new, spare_outputs - (num_new - 1)
 
     def _grow(self, sequence: Sequence, num_tokens: int, step: Step) -> bool:
         """Give a running sequence blocks for `num_tokens` tokens, preempting those behind it if need be.
@@ -181,6 +180,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self.remove(sequence)
         sequence.status = Status.WAITING
+        sequence.prompt_logprobs = [None]
         self.add(sequence)
         self.num_preemptions += 1
 
@@ -216,14 +216,11 @@ class Scheduler:
         return True
 
     def _match(self, sequence: Sequence) -> list[int]:
-        """Cached blocks to start from: never the last token, whose logits are wanted, nor a prompt token
-        whose log probabilities are."""
-        if self._prefix_cache is None:
+        """Cached blocks to start from: not the last token, whose logits are wanted, and none where those of
+        the prompt are."""
+        if self._prefix_cache is None or sequence.num_prompt_logprobs is not None:
             return []
-        usable = len(sequence.token_ids) - 1
-        if sequence.num_prompt_logprobs is not None:
-            usable = min(usable, len(sequence.prompt_logprobs) - 1)
-        return self._prefix_cache.match(sequence.block_digests(usable // BLOCK_SIZE))
+        return self._prefix_cache.match(sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE))
 
     def _offer_blocks(self, sequence: Sequence) -> None:
         if self._prefix_cache is None:
@@ -238,4 +235,3 @@ class Scheduler:
         self._pool.free(reversed(sequence.block_table))
         sequence.block_table = []
         sequence.num_computed_tokens = 0
-        sequence.num_known_blocks = 0

@@ -80,7 +80,7 @@ class Sequence:
         self.num_prompt_logprobs = wanted
         """How many log probabilities each prompt token still needs; None when none (any more)."""
         self.prompt_logprobs: list[TokenLogprobs | None] = [None]
-        """Those of the prompt's first tokens so far; survives preemption."""
+        """Those of the prompt tokens up to the first `num_computed_tokens`, and of the one after."""
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -97,7 +97,9 @@ def test_batch_invariance(batch: list[AddRequest], engine: EngineSettings, data:
 
 @settings(max_examples=30, deadline=None)
 @given(requests(most=8, **sizes), engine_settings(**sizes), st.integers(1, 40))
-def test_streams_go_on_when_the_engine_is_replaced(batch: list[AddRequest], engine: EngineSettings, crash: int):
+def test_streams_go_on_when_the_engine_is_replaced(
+    batch: list[AddRequest], engine: EngineSettings, crash: int
+):
     """What the API process does after a crash: each open stream again, with the tokens it has."""
     first = make_engine(engine)
     before: dict[str, Result] = {}

@@ -89,8 +89,8 @@ class Rig:
                 if not self.settings.chunked_prefill:
                     assert end == len(sequence)
             else:
-                outputs += end - max(sequence.num_computed_tokens, len(sequence.prompt_logprobs) - 1)
-                assert sequence.num_computed_tokens < len(sequence.prompt_logprobs)
+                outputs += num_new
+                assert sequence.num_computed_tokens == len(sequence.prompt_logprobs) - 1
         assert outputs <= self.settings.max_outputs
         for victim in step.preempted:
             assert victim.status is Status.WAITING
@@ -123,7 +123,7 @@ def workloads(draw: st.DrawFn, priorities: st.SearchStrategy[int]) -> list[tuple
     workload, arrives = [], 0
     for number in range(draw(st.integers(1, 10))):
         arrives += draw(st.integers(0, 5))
-        prompt = list(range(draw(st.integers(0, 60)))) + [500 + draw(st.integers(0, 3))]
+        prompt = [*range(draw(st.integers(0, 60))), 500 + draw(st.integers(0, 3))]
         sequence = make_sequence(
             number,
             prompt,
@@ -273,6 +273,28 @@ def test_cached_blocks_are_taken_but_one_token_is_always_computed():
     assert rig.step().num_new_tokens == [16, 2]
     assert (again.num_cached_tokens, longer.num_cached_tokens) == (32, 48)
     assert (rig.cache.queries, rig.cache.hits) == (48 + 48 + 50, 80)
+
+
+def test_cached_output_of_a_resumed_stream_is_not_counted_as_prompt():
+    rig = Rig(settings_of(), 16)
+    tokens = list(range(64))
+    rig.add(make_sequence(0, tokens, 1))
+    rig.step()
+    resumed = make_sequence(1, tokens[:20], 60)
+    resumed.token_ids += tokens[20:]
+    rig.add(resumed)
+    assert rig.step().num_new_tokens == [16]
+    assert resumed.num_cached_tokens == 20
+
+
+def test_only_computed_blocks_are_offered_to_others():
+    rig = Rig(settings_of(budget=20), 16)
+    rig.add(make_sequence(0, list(range(100))))
+    known = []
+    for _ in range(5):
+        rig.step()
+        known.append(len(rig.cache))
+    assert known == [1, 2, 3, 5, 6]
 
 
 def test_generated_tokens_are_cached_too():

@@ -59,13 +59,19 @@ def collect(results: dict[str, Result], step: StepOutputs) -> None:
         result.finish_reason, result.stop_reason = output.finish_reason, output.stop_reason
 
 
-def run_to_end(engine: Engine, arrivals: list[tuple[int, AddRequest]]) -> dict[str, Result]:
-    """Add each request before the step it arrives at, and step until nothing is left to do."""
+def run_to_end(
+    engine: Engine, arrivals: list[tuple[int, AddRequest]], aborts: dict[str, int] | None = None
+) -> dict[str, Result]:
+    """Add each request before the step it arrives at, and step until nothing is left to do.
+
+    `aborts` are request ids and the step before which each is aborted.
+    """
     results: dict[str, Result] = {}
     pending = sorted(arrivals, key=lambda each: each[0])
     for number in range(MOST_STEPS):
         while pending and pending[0][0] <= number:
             engine.add(pending.pop(0)[1])
+        engine.abort([request_id for request_id, at in (aborts or {}).items() if at == number])
         if engine.has_work:
             collect(results, engine.step())
         elif not pending:
@@ -154,14 +160,24 @@ def check_batch_invariance(
     batch: list[AddRequest],
     data: st.DataObject,
 ) -> None:
-    """Run `batch` together on an engine of `settings`, with requests that arrive late and streams that
-    are resumed after some of their tokens, and compare each with what it gives `alone`."""
-    arrivals, expected = [], {}
+    """Compare what each request of `batch` gives together on an engine of `settings` and `alone`.
+
+    Some arrive late, some are aborted on the way, and some are streams resumed after some of their tokens.
+    """
+    arrivals, expected, aborts = [], {}, {}
     for request in batch:
         whole = alone(request)
         assert whole.finish_reason in ("stop", "length")
         given = data.draw(st.integers(0, len(whole.token_ids)) | st.just(0), label="tokens given before")
         resumed = msgspec.structs.replace(request, output_token_ids=whole.token_ids[:given])
-        arrivals.append((data.draw(st.integers(0, 8), label="arrives at step"), resumed))
+        arrives = data.draw(st.integers(0, 8), label="arrives at step")
+        arrivals.append((arrives, resumed))
         expected[request.request_id] = whole.after(given)
-    assert run_to_end(factory(settings), arrivals) == expected
+        if data.draw(st.integers(0, 4), label="is aborted if 0") == 0:
+            aborts[request.request_id] = arrives + data.draw(st.integers(1, 10), label="aborted after steps")
+    results = run_to_end(factory(settings), arrivals, aborts)
+    for request_id in aborts:
+        result, whole = results.pop(request_id, Result()), expected.pop(request_id)
+        assert result.token_ids == whole.token_ids[: len(result.token_ids)]
+        assert result.logprobs == whole.logprobs[: len(result.logprobs)]
+    assert results == expected

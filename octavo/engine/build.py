@@ -1,0 +1,122 @@
+"""From a configuration to an engine that is ready: model, backend, memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from octavo.config import EngineConfig
+from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.machine_memory import machine_memory
+from octavo.engine.memory import num_kv_blocks
+from octavo.engine.scheduler import SchedulerSettings
+from octavo.model.decoder import trace
+from octavo.model.load import load_model
+from octavo.model.spec import DecoderSpec
+from octavo.runtime.backend import BLOCK_SIZE, Backend, KVCacheSpec, Limits
+from octavo.runtime.program import Program, Rows
+
+_log = logging.getLogger(__name__)
+
+_PROMPT_LOGPROB_ROWS = 64
+"""Rows of logits in a step beyond one a sequence: what prompts that want log probabilities share."""
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """Load and compile the model of `config`, size its KV cache, and make its engine.
+
+    Raises ValueError, naming the file or the flag, for a model or settings that can not run here.
+    """
+    started = time.perf_counter()
+    memory = machine_memory()
+    chosen = _choose_backend(config)
+    model = load_model(config)
+    program = trace(model.spec)
+    scheduler = _scheduler_settings(config, model.max_model_len)
+    limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+    kv_cache = _kv_cache_spec(config, model.spec)
+    executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
+    _log.info(
+        "Weights take %s (%s, %.1f s)",
+        _mebibytes(executable.weight_bytes),
+        chosen.isa,
+        time.perf_counter() - started,
+    )
+
+    num_blocks = num_kv_blocks(
+        config,
+        block_bytes=kv_cache.block_bytes,
+        reserved_bytes=executable.weight_bytes + _activation_bytes(program, limits),
+        max_model_len=model.max_model_len,
+        memory=memory,
+    )
+    _log.info(
+        "KV cache size: %s tokens in %s blocks, %s",
+        f"{num_blocks * BLOCK_SIZE:,}",
+        f"{num_blocks:,}",
+        _mebibytes(num_blocks * kv_cache.block_bytes),
+    )
+    _log.info(
+        "Maximum concurrency for %s tokens per request: %.2fx",
+        f"{model.max_model_len:,}",
+        num_blocks * BLOCK_SIZE / model.max_model_len,
+    )
+    settings = EngineSettings(
+        scheduler=scheduler,
+        max_model_len=model.max_model_len,
+        vocab_size=model.spec.vocab_size,
+        num_blocks=num_blocks,
+        prefix_caching=config.enable_prefix_caching,
+        block_bytes=kv_cache.block_bytes,
+        isa=chosen.isa,
+    )
+    return Engine(executable, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    backend: Backend
+    isa: str
+
+
+def _choose_backend(config: EngineConfig) -> _Chosen:
+    if config.backend == "reference":
+        from octavo.runtime.reference import ReferenceBackend
+
+        return _Chosen(ReferenceBackend(), "numpy")
+    try:
+        from octavo.runtime.native import NativeBackend
+    except ImportError as error:
+        raise ValueError(
+            f"backend (--backend) native is not built here ({error}); build octavo, or use reference"
+        ) from error
+    native = NativeBackend(threads=config.threads)
+    return _Chosen(native, native.isa)
+
+
+def _scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSettings:
+    budget = config.max_num_batched_tokens
+    if not config.enable_chunked_prefill:
+        budget = max(budget, max_model_len)
+    return SchedulerSettings(
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=budget,
+        max_outputs=config.max_num_seqs + _PROMPT_LOGPROB_ROWS,
+        chunked_prefill=config.enable_chunked_prefill,
+    )
+
+
+def _kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:
+    dtype = "float16" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+    return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
+
+
+def _activation_bytes(program: Program, limits: Limits) -> int:
+    """The float32 arenas of the largest step."""
+    tokens, outputs = program.arena_cols[Rows.TOKENS], program.arena_cols[Rows.OUTPUTS]
+    return 4 * (limits.max_tokens * tokens + limits.max_outputs * outputs)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"

@@ -1,0 +1,83 @@
+"""From a configuration to an engine that answers."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from support.batch_invariance import run_to_end
+from support.random_llama import SPEC, random_llama
+
+from octavo.config import EngineConfig
+from octavo.engine import build
+from octavo.engine.messages import AddRequest
+from octavo.sampling_params import SamplingParams
+
+
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch):
+    """The random Llama in place of whatever model is asked for."""
+
+    def load(config: EngineConfig):
+        return random_llama(max_model_len=config.max_model_len or 128)
+
+    monkeypatch.setattr(build, "load_model", load)
+
+
+def generate(engine, prompt: list[int]) -> list[int]:
+    params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+    return run_to_end(engine, [(0, AddRequest("a", prompt, params, [0], 0.0))])["a"].token_ids
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_backends_build_and_agree(caplog: pytest.LogCaptureFixture):
+    pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
+    caplog.set_level(logging.INFO, logger="octavo")
+    tokens = {}
+    for backend in ("reference", "native"):
+        engine = build.build_engine(
+            EngineConfig(backend=backend, threads=1, kv_cache_dtype="float32", num_gpu_blocks_override=20)
+        )
+        ready = engine.ready()
+        assert (ready.num_blocks, ready.max_model_len) == (20, 128)
+        assert ready.kv_cache_bytes == 20 * 16 * 2 * SPEC.num_layers * SPEC.kv_cols * 4
+        assert ready.weight_bytes > 0
+        assert (ready.isa == "numpy") == (backend == "reference")
+        tokens[backend] = generate(engine, [5, 6, 7])
+    assert tokens["native"] == tokens["reference"]
+    assert "KV cache size: 320 tokens in 20 blocks" in caplog.text
+    assert "Maximum concurrency for 128 tokens per request: 2.50x" in caplog.text
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_memory_is_taken_from_the_flags():
+    config = EngineConfig(backend="reference", max_num_seqs=3, max_model_len=64)
+    assert build.build_engine(config).ready().num_blocks == 3 * 4
+    config.kv_cache_memory_bytes = 100
+    with pytest.raises(ValueError, match=r"kv_cache_memory_bytes .* at least"):
+        build.build_engine(config)
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_a_prompt_is_computed_whole_without_chunked_prefill():
+    engine = build.build_engine(
+        EngineConfig(backend="reference", enable_chunked_prefill=False, max_num_batched_tokens=16)
+    )
+    params = SamplingParams(temperature=0.0, max_tokens=1)
+    engine.add(AddRequest("a", [1] * 100, params, [], 0.0))
+    assert engine.step().stats.num_scheduled_tokens == 100
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_prefix_caching_can_be_turned_off():
+    for caching in (True, False):
+        engine = build.build_engine(EngineConfig(backend="reference", enable_prefix_caching=caching))
+        generate(engine, [1] * 40)
+        generate(engine, [1] * 40)
+        engine.reset_prefix_cache()
+        assert (engine.step().stats.prefix_cache_hits > 0) == caching
+
+
+def test_a_missing_model_is_a_value_error():
+    with pytest.raises(ValueError, match="model"):
+        build.build_engine(EngineConfig(model="no/such/model", backend="reference"))
