@@ -75,11 +75,10 @@ def train_byte_level() -> tokenizers.Tokenizer:
     return backend
 
 
-def train_sentencepiece(*, prefix_space: bool = True) -> tokenizers.Tokenizer:
+def train_sentencepiece() -> tokenizers.Tokenizer:
     """Llama-2-like: BPE over U+2581 for spaces, byte fallback."""
     backend = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    escape = normalizers.Replace(" ", "▁")
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), escape]) if prefix_space else escape
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     backend.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     ascii_corpus = ["".join(character for character in text if character < "\u0250") for text in CORPUS]
@@ -95,7 +94,7 @@ def train_sentencepiece(*, prefix_space: bool = True) -> tokenizers.Tokenizer:
     state["pre_tokenizer"] = None
     backend = tokenizers.Tokenizer.from_str(json.dumps(state))
     steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix_space else steps)
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     backend.add_tokens([AddedToken("<user>", normalized=False)])
     return backend
 
