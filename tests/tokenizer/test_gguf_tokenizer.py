@@ -139,11 +139,13 @@ def test_demo_round_trip(demo_tokenizer: Tokenizer, text: str) -> None:
 
 
 def test_conversion_is_fast(demo_metadata: dict[str, Any]) -> None:
-    tokenizer_from_metadata(demo_metadata)
-    start = time.perf_counter()
-    tokenizer_from_metadata(demo_metadata)
+    def seconds() -> float:
+        start = time.perf_counter()
+        tokenizer_from_metadata(demo_metadata)
+        return time.perf_counter() - start
+
     # Some 40 ms; the bound leaves room for a busy machine and still catches a slow way to build it.
-    assert time.perf_counter() - start < 0.25
+    assert min(seconds() for _ in range(5)) < 0.25
 
 
 @pytest.mark.parametrize("text", ["a", " ", "1", "\n", "日", "é\u0301", "<|im_end|>"])
@@ -155,7 +157,7 @@ def test_long_texts_take_linear_time(demo_tokenizer: Tokenizer, text: str) -> No
 
     short = min(seconds(10_000) for _ in range(2))
     # Ten times the text: quadratic time would be a hundred times as much.
-    assert seconds(100_000) < 40 * short + 0.1
+    assert min(seconds(100_000) for _ in range(2)) < 40 * short + 0.1
 
 
 # SentencePiece.
