@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from octavo.model.load import read_model_info, read_spec
 
+HF_ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 64,
@@ -154,6 +159,39 @@ def test_configs_that_are_refused(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=6,
+)
+rope_values = st.dictionaries(
+    st.sampled_from(["type", "rope_type", "rope_theta", "factor", "mscale", "beta_fast", "low_freq_factor"]),
+    json_values | st.sampled_from(["linear", "llama3", "yarn", "dynamic"]) | st.floats(0.5, 64),
+)
+odd_configs = st.fixed_dictionaries(
+    {"architectures": st.sampled_from([[name] for name in HF_ARCHITECTURES])},
+    optional={
+        **dict.fromkeys((*CONFIG.keys() - {"architectures"}, "head_dim", "rope_theta"), json_values),
+        **dict.fromkeys(("layer_types", "use_sliding_window", "quantization_config"), json_values),
+        **dict.fromkeys(("rope_scaling", "rope_parameters"), rope_values | json_values),
+    },
+)
+
+
+@given(odd_configs)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_config_is_read_or_refused_in_a_line(tmp_path, changes):
+    path = write_config(tmp_path, **changes)
+    with np.errstate(all="ignore"):
+        try:
+            read_spec(path).rope.table(16)
+            message = str(path)
+        except ValueError as error:
+            message = str(error)
+    assert "\n" not in message
+    assert str(path) in message
+
+
 @pytest.mark.parametrize(
     ("layer_types", "message"),
     [
@@ -200,6 +238,25 @@ def test_gguf_rope_keys(tmp_path):
     assert (spec.rope.scaling.beta_fast, spec.rope.scaling.beta_slow) == (16.0, 1.0)
     assert spec.rope.scaling.attention_factor == 1.5
     assert spec.max_position == 256
+
+
+def test_gguf_yarn_log_multiplier_is_a_ratio_of_magnitudes(tmp_path):
+    changes = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+    plain = 0.1 * math.log(4) + 1
+    for multiplier, expected in ((0.0, plain), (1.0, 1.0), (0.5, plain / (0.05 * math.log(4) + 1))):
+        path = write_metadata(tmp_path, **changes, **{"llama.rope.scaling.yarn_log_multiplier": multiplier})
+        assert read_spec(path).rope.scaling.attention_factor == pytest.approx(expected)
+
+
+def test_gguf_attention_keys(tmp_path):
+    changes = {
+        "llama.attention.sliding_window": 20,
+        "llama.attention.key_length": 32,
+        "llama.attention.value_length": 32,
+        "llama.attention.head_count_kv": 2,
+    }
+    spec = read_spec(write_metadata(tmp_path, **changes))
+    assert (spec.windows, spec.head_dim, spec.num_kv_heads) == ((20,) * 4, 32, 2)
 
 
 @pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])

@@ -22,6 +22,12 @@ SCALED = {
     "yarn-untruncated": {**YARN_ROPE, "truncate": False, "beta_fast": 20.0, "beta_slow": 2.0},
     "yarn-attention-factor": {**YARN_ROPE, "attention_factor": 0.7},
     "yarn-mscale": {**YARN_ROPE, "mscale": 1.0, "mscale_all_dim": 0.8},
+    "yarn-past-the-last-dimension": {
+        **YARN_ROPE,
+        "original_max_position_embeddings": 131072,
+        "rope_theta": 10.0,
+        "beta_fast": 2820.0,
+    },
     "yarn-whole-context": {**YARN_ROPE, "original_max_position_embeddings": 131072, "rope_theta": 1e6},
 }
 

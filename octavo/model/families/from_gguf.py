@@ -65,8 +65,9 @@ def rope_from_gguf(file: GGUFFile, fields: Fields, head_dim: int, context_length
 def _yarn(fields: Fields, factor: float, context_length: int) -> YarnScaling:
     if fields.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise fields.error("rope.scaling.yarn_ext_factor", "must be 1")
-    # llama.cpp's yarn_log_multiplier is DeepSeek's mscale_all_dim, with an mscale of 1.
-    all_dim = fields.number("rope.scaling.yarn_log_multiplier", 0.0) if _has_log(fields) else 0.0
+    # llama.cpp's multiplier is DeepSeek's mscale_all_dim, with an mscale of 1; writers put 0 for none.
+    key = "rope.scaling.yarn_log_multiplier"
+    all_dim = fields.number(key) if fields.get(key) else 0.0
     attention_factor = fields.number(
         "rope.scaling.yarn_attn_factor", yarn_attention_factor(factor, mscale_all_dim=all_dim)
     )
@@ -77,8 +78,3 @@ def _yarn(fields: Fields, factor: float, context_length: int) -> YarnScaling:
         beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
     )
-
-
-def _has_log(fields: Fields) -> bool:
-    """Whether there is a log multiplier; writers put 0 for none."""
-    return bool(fields.get("rope.scaling.yarn_log_multiplier"))
