@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "executor.h"
+#include "roofline.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -108,6 +109,7 @@ struct Program {
 NB_MODULE(_native, module) {
     using octavo::Program;
     module.def("isas", &octavo::isas, "The ISA tiers that this processor has, plainest first.");
+    octavo::bind_roofline(module);
     nb::class_<Program>(module, "Program")
         .def(nb::init<int, const std::string&, int64_t, int64_t>(), "threads"_a, "isa"_a, "max_tokens"_a,
              "max_outputs"_a)
