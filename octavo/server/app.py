@@ -1,0 +1,61 @@
+"""The HTTP application: the routes, what guards them, and the engine behind them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+import octavo
+from octavo.observe.metrics import Metrics
+from octavo.server import chat, completions, health, metrics, models
+from octavo.server.auth import APIKeyMiddleware
+from octavo.server.config import ServerConfig
+from octavo.server.errors import install_error_handlers
+from octavo.server.openapi import describe
+from octavo.server.serving import Serving, now
+
+if TYPE_CHECKING:
+    from octavo.engine.async_engine import AsyncEngine
+
+DEMO_NAME = "SmolLM2-135M-Instruct"
+
+
+def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> FastAPI:
+    """The app that serves `engine`, which it stops when it shuts down; `model` as the user named it.
+
+    Raises ValueError when the chat template's file can not be read.
+    """
+    names = list(config.served_model_name) or [model or DEMO_NAME]
+    serving = Serving(
+        engine=engine,
+        config=config,
+        metrics=Metrics(names[0], engine.max_model_len),
+        model_names=names,
+        model_path=model or DEMO_NAME,
+        chat_template=config.read_chat_template(),
+        created=now(),
+    )
+    engine.on_step = serving.metrics.on_step
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.stop()
+
+    app = FastAPI(title="octavo", version=octavo.__version__, root_path=config.root_path, lifespan=lifespan)
+    app.state.serving = serving
+    for group in (completions, chat, models, health, metrics):
+        app.include_router(group.router)
+    install_error_handlers(app)
+    describe(app)
+    if config.api_key:
+        app.add_middleware(APIKeyMiddleware, keys=config.api_key)
+    if config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    return app

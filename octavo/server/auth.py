@@ -1,0 +1,43 @@
+"""API keys: /v1 requests carry one of them, the rest (health, metrics) is open as vLLM's is."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from octavo.server.errors import APIError, error_response
+
+
+class APIKeyMiddleware:
+    """Refuse /v1 requests, preflights apart, that carry none of `keys` as their bearer token, with 401.
+
+    Keys are compared as digests in constant time, all of them each time: how long the answer takes tells
+    neither how much of a guess was right nor which key it was near.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [_digest(key) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "OPTIONS":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path.startswith("/v1") and not self._allows(Headers(scope=scope)):
+                error = APIError(401, "give a valid API key in the header `Authorization: Bearer KEY`")
+                await error_response(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _allows(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = _digest(token.strip())
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,173 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Request, Response
+
+from octavo.outputs import CompletionOutput, Logprob, RequestOutput
+from octavo.sampling_params import SamplingParams
+from octavo.server.body import json_response, read_body
+from octavo.server.disconnect import while_connected
+from octavo.server.generation import Generation, UsageCount
+from octavo.server.logprobs import legacy_logprobs, prompt_logprobs
+from octavo.server.openapi import described_by
+from octavo.server.prompts import Prompt, check_choices, completion_prompts, fit
+from octavo.server.protocol import CompletionRequest
+from octavo.server.responses import Completion, CompletionChoice, LegacyLogprobs
+from octavo.server.serving import Serving, now, serving_of
+from octavo.server.sse import DONE, ChunkEncoder, start_stream
+
+DEFAULT_MAX_TOKENS = 16
+
+router = APIRouter()
+
+
+@router.post("/v1/completions", openapi_extra=described_by(CompletionRequest))
+async def create_completion(request: Request) -> Response:
+    """Complete a text, several texts, or prompts of token ids."""
+    serving = serving_of(request)
+    body = await read_body(request, CompletionRequest, serving.config.max_request_bytes)
+    body.check()
+    model = serving.check_model(body.model)
+    generation = await _prepare(serving, body, serving.response_id("cmpl", request, body.request_id))
+    if body.stream:
+        return await start_stream(request, _stream(serving, body, model, generation))
+    return json_response(await while_connected(request.receive, _complete(serving, body, model, generation)))
+
+
+async def _prepare(serving: Serving, body: CompletionRequest, response_id: str) -> Generation:
+    # max_tokens=0 with echo scores the prompt; the engine makes at least one token, which is dropped.
+    max_tokens = 1 if body.echo and body.max_tokens == 0 else body.max_tokens
+    params = _params(body, DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens)
+    prompts = await completion_prompts(serving, body.prompt, body.add_special_tokens is not False)
+    check_choices(len(prompts), params.n)
+    limits = fit(
+        prompts,
+        max_model_len=serving.engine.max_model_len,
+        truncate=body.truncate_prompt_tokens,
+        max_tokens=max_tokens,
+        default_max_tokens=DEFAULT_MAX_TOKENS,
+        param="prompt",
+    )
+    return Generation(
+        response_id=response_id,
+        prompts=prompts,
+        params=[_params(body, limit) for limit in limits],
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt or "",
+    )
+
+
+def _params(body: CompletionRequest, max_tokens: int) -> SamplingParams:
+    params = body.sampling_params(max_tokens=max_tokens, logprobs=body.logprobs)
+    if body.echo and body.logprobs is not None:
+        params.prompt_logprobs = body.logprobs
+    return params
+
+
+async def _complete(
+    serving: Serving, body: CompletionRequest, model: str, generation: Generation
+) -> Completion:
+    builder = _ChoiceBuilder(serving, body, generation)
+    usage = UsageCount(generation.prompts)
+    choices: list[CompletionChoice] = []
+    async with aclosing(generation.run(serving)) as outputs:
+        async for prompt_index, output in outputs:
+            usage.add(prompt_index, output)
+            choices += [builder.choice(prompt_index, output, each) for each in output.outputs]
+    return Completion(
+        id=generation.response_id,
+        created=now(),
+        model=model,
+        choices=sorted(choices, key=lambda choice: choice.index),
+        usage=usage.usage(),
+    )
+
+
+async def _stream(
+    serving: Serving, body: CompletionRequest, model: str, generation: Generation
+) -> AsyncGenerator[bytes, None]:
+    builder = _ChoiceBuilder(serving, body, generation)
+    usage = UsageCount(generation.prompts)
+    encoder = ChunkEncoder(
+        id=generation.response_id,
+        object="text_completion",
+        created=now(),
+        model=model,
+        include_usage=body.include_usage,
+    )
+    async with aclosing(generation.run(serving)) as outputs:
+        async for prompt_index, output in outputs:
+            usage.add(prompt_index, output)
+            so_far = usage.usage() if body.continuous_usage else None
+            events = b""
+            for completion in output.outputs:
+                choice = builder.choice(prompt_index, output, completion)
+                if choice.text or choice.finish_reason or choice.logprobs or choice.token_ids:
+                    events += encoder.chunk(choice, so_far)
+            if events:
+                yield events
+    if body.include_usage:
+        yield encoder.usage(usage.usage())
+    yield DONE
+
+
+class _ChoiceBuilder:
+    """Makes the choices of one response; knows which have begun and how many characters they have."""
+
+    def __init__(self, serving: Serving, body: CompletionRequest, generation: Generation) -> None:
+        self._tokenizer = serving.engine.tokenizer
+        self._body = body
+        self._prompts = generation.prompts
+        self._n = body.n or 1
+        self._text_offsets: dict[int, int] = {}
+
+    def choice(
+        self, prompt_index: int, output: RequestOutput, completion: CompletionOutput
+    ) -> CompletionChoice:
+        """The choice for a completion, or for what is new of it."""
+        body, prompt = self._body, self._prompts[prompt_index]
+        if body.max_tokens == 0:
+            completion.text, completion.token_ids = "", []
+            completion.logprobs = None if completion.logprobs is None else []
+        choice = CompletionChoice(
+            index=prompt_index * self._n + completion.index,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            stop_reason=completion.stop_reason,
+        )
+        first = choice.index not in self._text_offsets
+        self._text_offsets.setdefault(choice.index, 0)
+        if first and body.echo:
+            choice.text = self._prompt_text(prompt) + choice.text
+        if body.return_token_ids:
+            choice.token_ids = completion.token_ids
+            if first:
+                choice.prompt_token_ids = prompt.token_ids
+        if body.prompt_logprobs is not None and output.prompt_logprobs is not None:
+            choice.prompt_logprobs = prompt_logprobs(output.prompt_logprobs)
+        if completion.logprobs is not None and (completion.token_ids or body.echo):
+            choice.logprobs = self._logprobs(choice.index, prompt, output, completion)
+        return choice
+
+    def _logprobs(
+        self, index: int, prompt: Prompt, output: RequestOutput, completion: CompletionOutput
+    ) -> LegacyLogprobs:
+        token_ids = completion.token_ids
+        positions: list[dict[int, Logprob] | None] = [*(completion.logprobs or ())]
+        if self._body.echo:
+            token_ids = prompt.token_ids + token_ids
+            positions = [*(output.prompt_logprobs or ()), *positions]
+        before = self._text_offsets[index]
+        count = self._body.logprobs or 0
+        logprobs = legacy_logprobs(token_ids, positions, count, self._tokenizer, before)
+        self._text_offsets[index] += sum(map(len, logprobs.tokens))
+        return logprobs
+
+    def _prompt_text(self, prompt: Prompt) -> str:
+        if prompt.text is not None:
+            return prompt.text
+        return self._tokenizer.decode(prompt.token_ids, skip_special_tokens=False)

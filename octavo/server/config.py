@@ -1,0 +1,80 @@
+"""The HTTP server's settings, declared like the engine's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.config import check_settings, setting
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerConfig:
+    """Everything that the HTTP side needs to know; vLLM's names where vLLM has one."""
+
+    host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1 keeps it to this machine.", "Server")
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.", "Server", low=0, high=65535)
+    served_model_name: tuple[str, ...] = setting(
+        (), "Names that requests may call the model by; the first is reported. Default: MODEL.", "Server"
+    )
+    root_path: str = setting("", "Path prefix that a reverse proxy strips.", "Server")
+    max_request_bytes: int = setting(
+        32 << 20, "Largest request body; a larger one gets 413.", "Server", unit="bytes", low=1024
+    )
+    shutdown_timeout: int = setting(
+        30,
+        "How long open requests may go on after SIGTERM or Ctrl-C before they are cut off.",
+        "Server",
+        unit="seconds",
+        low=0,
+    )
+
+    chat_template: str | None = setting(
+        None, "A Jinja file, or the template itself, in place of the model's chat template.", "Chat"
+    )
+    trust_request_chat_template: bool = setting(
+        False, "Let requests bring their own chat template, which runs on the server, sandboxed.", "Chat"
+    )
+    response_role: str = setting("assistant", "Role of the generated message.", "Chat")
+
+    api_key: tuple[str, ...] = setting(
+        (),
+        "Keys of which /v1 requests must carry one, as `Authorization: Bearer KEY`. "
+        "The environment's OCTAVO_API_KEY counts as one.",
+        "Access",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        ("*",), "Web origins that browsers may call from (CORS).", "Access"
+    )
+    ssl_keyfile: str | None = setting(None, "The TLS private key, to serve https.", "Access")
+    ssl_certfile: str | None = setting(None, "The TLS certificate chain.", "Access")
+
+    uvicorn_log_level: str = setting(
+        "info",
+        "How much the HTTP server logs.",
+        "Logging",
+        choices=("critical", "error", "warning", "info", "debug", "trace"),
+    )
+    disable_log_requests: bool = setting(
+        False, "Log no line per request.", "Logging", aliases=("--disable-uvicorn-access-log",)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
+            raise ValueError("ssl_keyfile (--ssl-keyfile) and ssl_certfile (--ssl-certfile) go together")
+        if any(not key for key in self.api_key):
+            raise ValueError("api_key (--api-key) must not be empty; leave it out to serve without keys")
+
+    def read_chat_template(self) -> str | None:
+        """The text of the template that replaces the model's; a template is told from a path by its braces.
+
+        Raises ValueError when the file can not be read.
+        """
+        given = self.chat_template
+        if given is None or "{" in given:
+            return given
+        try:
+            return Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"chat_template (--chat-template): cannot read {given}: {error}") from error

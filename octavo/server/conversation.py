@@ -1,0 +1,60 @@
+"""A conversation as the one text that the model's chat template makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.server.errors import APIError, bad_input
+from octavo.server.protocol import ChatCompletionRequest, Message
+from octavo.server.serving import Serving
+
+ROLES = ("system", "developer", "user", "assistant")
+_RESERVED = frozenset(
+    ("messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message")
+)
+
+
+def render(serving: Serving, body: ChatCompletionRequest) -> str:
+    """The prompt's text; raises APIError for messages that are not text and for what the template refuses."""
+    if body.chat_template is not None and not serving.config.trust_request_chat_template:
+        raise APIError(
+            400,
+            "chat_template: templates of requests are refused; start the server with "
+            "--trust-request-chat-template to allow them",
+            "chat_template",
+        )
+    kwargs = body.chat_template_kwargs or {}
+    for name in kwargs:
+        if name in _RESERVED:
+            raise APIError(400, f"chat_template_kwargs must not hold {name!r}", "chat_template_kwargs")
+    template = body.chat_template or serving.chat_template
+    messages = [_plain(f"messages[{index}]", each) for index, each in enumerate(body.messages)]
+    if "developer" not in (template or serving.engine.tokenizer.chat_template or ""):
+        # OpenAI's newer name for system messages, which the templates of open models do not know.
+        for message in messages:
+            message["role"] = "system" if message["role"] == "developer" else message["role"]
+    continues = bool(body.continue_final_message)
+    with bad_input(("messages", "chat_template", "chat_template_kwargs")):
+        return serving.engine.tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=not continues and body.add_generation_prompt is not False,
+            continue_final_message=continues,
+            chat_template=template,
+            **kwargs,
+        )
+
+
+def _plain(path: str, message: Message) -> dict[str, Any]:
+    """A message as templates take it; the tokenizer checks its content."""
+    if message.role in ("tool", "function") or message.tool_calls or message.function_call:
+        raise APIError(400, f"{path}: tool calling is not supported yet", path)
+    if message.role not in ROLES:
+        raise APIError(400, f"{path}.role must be one of {', '.join(ROLES)}; got {message.role[:50]!r}", path)
+    if message.audio:
+        raise APIError(400, f"{path}.audio: audio is not supported yet", path)
+    return {
+        "role": message.role,
+        "content": message.content,
+        "name": message.name,
+        "reasoning_content": message.reasoning_content or message.reasoning,
+    }

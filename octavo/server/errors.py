@@ -1,0 +1,106 @@
+"""Every error as the body that OpenAI's clients read: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+_TYPES = {
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    405: "MethodNotAllowedError",
+    413: "RequestTooLargeError",
+    415: "UnsupportedMediaTypeError",
+    429: "RateLimitError",
+    503: "ServiceUnavailableError",
+}
+
+
+class APIError(Exception):
+    """An error to answer with: its HTTP status, one line for a human, and the field it is about."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+
+
+class ClientDisconnectedError(Exception):
+    """The client has gone; nobody reads an answer."""
+
+
+class ErrorInfo(msgspec.Struct):
+    """The inside of an error body; `code` is the HTTP status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorBody(msgspec.Struct):
+    """An error body."""
+
+    error: ErrorInfo
+
+
+def error_body(error: Exception) -> ErrorBody:
+    """The body for an error; one that was not raised on purpose tells the client nothing."""
+    if not isinstance(error, APIError):
+        error = APIError(500, "internal error; the server's log has the details")
+    kind = _TYPES.get(error.status, "BadRequestError" if error.status < 500 else "InternalServerError")
+    return ErrorBody(ErrorInfo(error.message, kind, error.param, error.status))
+
+
+def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
+    """The response for an error."""
+    body = error_body(error)
+    content = msgspec.json.encode(body)
+    return Response(content, body.error.code, media_type="application/json", headers=headers)
+
+
+@contextmanager
+def bad_input(fields: Collection[str]) -> Iterator[None]:
+    """Turn a ValueError from the code inside, which checks what the client sent, into a 400.
+
+    The package's messages begin with the field that they are about: where that is one of `fields`, those
+    of the request, it becomes the error's `param`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        word = re.match(r"\w*", message)
+        field = word.group() if word else ""
+        raise APIError(400, message, field if field in fields else None) from error
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the app in the one shape, those of the framework (404, 405) too."""
+
+    async def framework_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message = str(error.detail)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            message = f"no such path: {request.url.path}"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"{request.method} is not allowed on {request.url.path}"
+        return error_response(APIError(error.status_code, message), error.headers)
+
+    async def api_error(_: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    async def client_gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)
+
+    app.add_exception_handler(HTTPException, framework_error)
+    app.add_exception_handler(APIError, api_error)
+    app.add_exception_handler(ClientDisconnectedError, client_gone)
+    app.add_exception_handler(Exception, api_error)

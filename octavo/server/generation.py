@@ -1,0 +1,131 @@
+"""Run a request's prompts through the engine, counted, and closed whatever happens to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from octavo.engine.async_engine import EngineDeadError
+from octavo.observe.metrics import RequestTimer
+from octavo.outputs import RequestOutput
+from octavo.sampling_params import SamplingParams
+from octavo.server.errors import APIError, bad_input
+from octavo.server.prompts import Prompt
+from octavo.server.protocol import SAMPLING_FIELDS
+from octavo.server.responses import PromptTokensDetails, Usage
+from octavo.server.serving import Serving
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Generation:
+    """Prompts to complete, each with its parameters."""
+
+    response_id: str
+    prompts: list[Prompt]
+    params: list[SamplingParams]
+    priority: int
+    cache_salt: str
+
+    async def run(self, serving: Serving) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        """The outputs of all prompts as they come, each with its prompt's index.
+
+        Closing it aborts what is not finished. Raises APIError when the engine refuses or fails.
+        """
+        streams = [self._run_one(serving, index) for index in range(len(self.prompts))]
+        async with aclosing(merge(streams)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def _run_one(self, serving: Serving, index: int) -> AsyncGenerator[RequestOutput, None]:
+        params = self.params[index]
+        timer = RequestTimer(serving.metrics, params.n)
+        outputs = serving.engine.generate(
+            self.prompts[index].token_ids,
+            params,
+            serving.engine_id(self.response_id),
+            priority=self.priority,
+            cache_salt=self.cache_salt,
+        )
+        try:
+            with bad_input(SAMPLING_FIELDS):
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        timer.update(output)
+                        yield output
+        except APIError:
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            timer.end()
+            raise
+        except Exception as error:
+            timer.fail()
+            if isinstance(error, EngineDeadError):
+                raise APIError(503, f"the engine is down: {error}") from error
+            raise
+        timer.end()
+
+
+class UsageCount:
+    """The tokens of a response, counted as its outputs come."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+        self._num_completion_tokens = 0
+        self._num_cached_tokens: dict[int, int] = {}
+
+    def add(self, prompt_index: int, output: RequestOutput) -> None:
+        """Count an output that holds only what is new."""
+        for completion in output.outputs:
+            self._num_completion_tokens += len(completion.token_ids)
+        self._num_cached_tokens[prompt_index] = output.num_cached_tokens
+
+    def usage(self) -> Usage:
+        """The usage so far."""
+        prompt, completion = self._num_prompt_tokens, self._num_completion_tokens
+        details = PromptTokensDetails(sum(self._num_cached_tokens.values()))
+        return Usage(prompt, completion, prompt + completion, details)
+
+
+async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
+    """Items of several generators as they come, each with its generator's index.
+
+    At most one item a generator waits to be taken. The first error ends all; closing closes all.
+    """
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as stream:
+            async for item in stream:
+                yield 0, item
+        return
+
+    queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(maxsize=len(streams))
+
+    async def pump(index: int, stream: AsyncGenerator[T, None]) -> None:
+        try:
+            async with aclosing(stream):
+                async for item in stream:
+                    await queue.put((index, item))
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+    pumps = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    num_open = len(pumps)
+    try:
+        while num_open:
+            entry = await queue.get()
+            if isinstance(entry, Exception):
+                raise entry
+            if entry is None:
+                num_open -= 1
+            else:
+                yield entry
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

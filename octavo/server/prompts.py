@@ -1,0 +1,124 @@
+"""What a request asks to be completed, as token ids that are known to fit the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from octavo.server.errors import APIError, bad_input
+from octavo.server.serving import Serving
+
+T = TypeVar("T")
+
+MAX_PROMPTS = 1024
+MAX_CHOICES = 4096
+INLINE_CHARS = 1 << 14
+"""Longer texts are tokenised on a thread: the streams of other requests must not wait for them."""
+
+
+@dataclass(slots=True)
+class Prompt:
+    """A prompt; `text` is None where the client sent token ids."""
+
+    token_ids: list[int]
+    text: str | None
+
+
+async def encode(serving: Serving, texts: list[str], add_special_tokens: bool, param: str) -> list[list[int]]:
+    """The token ids of each text; raises APIError, about `param`, when the tokenizer refuses one."""
+    tokenizer = serving.engine.tokenizer
+
+    def run() -> list[list[int]]:
+        if len(texts) == 1:
+            return [tokenizer.encode(texts[0], add_special_tokens=add_special_tokens)]
+        return tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+
+    with bad_input((param,)):
+        if sum(map(len, texts)) <= INLINE_CHARS:
+            return run()
+        return await asyncio.to_thread(run)
+
+
+async def completion_prompts(
+    serving: Serving, prompt: str | list[str | int | list[int]], add_special_tokens: bool
+) -> list[Prompt]:
+    """The prompts of a completion request: one text or list of token ids, or several of either."""
+    if isinstance(prompt, str):
+        prompt = [prompt]
+    if not prompt:
+        raise APIError(400, "prompt must not be empty", "prompt")
+    if isinstance(prompt[0], int):
+        prompt = [_of_type(prompt, int, "token ids")]
+    if len(prompt) > MAX_PROMPTS:
+        raise APIError(400, f"prompt takes at most {MAX_PROMPTS} prompts, got {len(prompt)}", "prompt")
+    if isinstance(prompt[0], str):
+        texts = _of_type(prompt, str, "texts")
+        ids = await encode(serving, texts, add_special_tokens, "prompt")
+        return [Prompt(token_ids, text) for token_ids, text in zip(ids, texts, strict=True)]
+    prompts = [Prompt(token_ids, None) for token_ids in _of_type(prompt, list, "lists of token ids")]
+    for item in prompts:
+        _check_vocabulary(item.token_ids, serving.engine.vocab_size)
+    return prompts
+
+
+def fit(
+    prompts: Sequence[Prompt],
+    *,
+    max_model_len: int,
+    truncate: int | None,
+    max_tokens: int | None,
+    default_max_tokens: int | None,
+    param: str,
+    max_tokens_param: str = "max_tokens",
+) -> list[int]:
+    """Check that each prompt and its completion fit the model; returns each prompt's `max_tokens`.
+
+    `truncate` keeps that many of a prompt's last tokens, -1 as many as the model takes. Where the request
+    gives no `max_tokens` the default is cut to what is left; None is all that is left. Raises APIError that
+    gives the numbers, about `param` or `max_tokens_param`.
+    """
+    limits = []
+    for prompt in prompts:
+        if truncate is not None:
+            keep = max_model_len - (max_tokens or 1) if truncate == -1 else truncate
+            if len(prompt.token_ids) > max(keep, 1):
+                prompt.token_ids, prompt.text = prompt.token_ids[-max(keep, 1) :], None
+        length = len(prompt.token_ids)
+        room = max_model_len - length
+        if length == 0:
+            raise APIError(400, f"{param} has no tokens", param)
+        if room < 1:
+            raise APIError(
+                400,
+                f"{param} has {length} tokens; this model takes at most {max_model_len} with the completion",
+                param,
+            )
+        if max_tokens is not None and max_tokens > room:
+            raise APIError(
+                400,
+                f"{max_tokens_param}={max_tokens} and {length} tokens of {param} are over this model's "
+                f"{max_model_len}; ask for at most {room}",
+                max_tokens_param,
+            )
+        limits.append(max_tokens if max_tokens is not None else min(default_max_tokens or room, room))
+    return limits
+
+
+def check_choices(num_prompts: int, n: int) -> None:
+    """Raise APIError when a request asks for too many completions in all."""
+    if num_prompts * n > MAX_CHOICES:
+        raise APIError(400, f"n: {num_prompts} prompts times n={n} is over {MAX_CHOICES} choices", "n")
+
+
+def _of_type(items: Sequence[object], kind: type[T], what: str) -> list[T]:
+    for item in items:
+        if not isinstance(item, kind):
+            raise APIError(400, f"prompt mixes types: expected only {what}", "prompt")
+    return list(items)  # type: ignore[arg-type]
+
+
+def _check_vocabulary(token_ids: Sequence[int], vocab_size: int) -> None:
+    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
+        raise APIError(400, f"prompt has a token id outside 0 to {vocab_size - 1}", "prompt")

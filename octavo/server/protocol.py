@@ -1,0 +1,226 @@
+"""Request bodies of the OpenAI API with vLLM's additions; a field that is not declared here is refused.
+
+Null always means the default. Sources: the OpenAI API reference (completions, chat completions) and vLLM's
+OpenAI-compatible server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer
+from octavo.server.errors import APIError, bad_input
+
+MAX_ID_CHARS = 256
+MAX_PRIORITY = 2**31 - 1
+
+SAMPLING_FIELDS = (
+    "n",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "min_tokens",
+    "prompt_logprobs",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "include_stop_str_in_output",
+    "logit_bias",
+    "allowed_token_ids",
+)
+"""Fields that mean in a request what they mean in `SamplingParams`."""
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """What a stream says of its usage: in a last chunk, and also in each chunk."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What completions and chat completions have in common."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    n: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    echo: bool | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool | None = None
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    request_id: str | None = None
+
+    # No effect here, and none on what is generated.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each chunk of a stream carries the usage so far."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def check(self) -> None:
+        """Raise APIError for what the types above allow but the server does not."""
+        if self.stream_options is not None and not self.stream:
+            raise APIError(400, "stream_options: only with stream=true", "stream_options")
+        if self.prompt_logprobs is not None and self.stream:
+            raise APIError(400, "prompt_logprobs: not with stream=true", "prompt_logprobs")
+        for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
+            if text is not None and not 1 <= len(text) <= MAX_ID_CHARS:
+                raise APIError(400, f"{name} must have 1 to {MAX_ID_CHARS} characters, got {len(text)}", name)
+        with bad_input(self.__struct_fields__):
+            if self.priority is not None:
+                check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+            if self.truncate_prompt_tokens not in (None, -1):
+                check_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, 2**31 - 1)
+
+    def sampling_params(self, *, max_tokens: int, logprobs: int | None) -> SamplingParams:
+        """The request's `SamplingParams`; raises APIError that names a field out of bounds."""
+        given = {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
+        kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
+        with bad_input(self.__struct_fields__):
+            return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs, output_kind=kind)
+
+
+class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/completions`; `prompt` is text or token ids, or a list of either."""
+
+    prompt: str | list[str | int | list[int]]
+    logprobs: int | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+
+    def check(self) -> None:
+        """Raise APIError for what the types allow but the server does not."""
+        super().check()
+        if self.suffix:
+            raise APIError(400, "suffix: insertion into a text is not supported", "suffix")
+        if self.echo and self.stream and self.logprobs is not None:
+            raise APIError(400, "echo: with logprobs, not with stream=true", "echo")
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise APIError(400, f"best_of: only the value of n ({self.n or 1}) is supported", "best_of")
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """One message of a conversation, as sent or as an earlier response gave it."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    audio: Any = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+
+
+class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: list[Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    store: bool | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    audio: Any = None
+    prediction: Any = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
+
+    def check(self) -> None:
+        """Raise APIError for what the types allow but the server does not."""
+        super().check()
+        harmless = {
+            "response_format": ({"type": "text"},),
+            "modalities": (["text"],),
+            "tool_choice": ("none", "auto"),
+            "function_call": ("none", "auto"),
+        }
+        for name, what in _UNSUPPORTED.items():
+            value = getattr(self, name)
+            if value and value not in harmless.get(name, ()):
+                raise APIError(400, f"{name}: {what} is not supported yet", name)
+        if not self.messages:
+            raise APIError(400, "messages must hold at least one message", "messages")
+        if self.top_logprobs and not self.logprobs:
+            raise APIError(400, "top_logprobs: only with logprobs=true", "top_logprobs")
+        if self.add_generation_prompt and self.continue_final_message:
+            raise APIError(
+                400,
+                "continue_final_message: only with add_generation_prompt=false",
+                "continue_final_message",
+            )
+
+
+_UNSUPPORTED = {
+    "tools": "tool calling",
+    "tool_choice": "tool calling",
+    "functions": "function calling",
+    "function_call": "function calling",
+    "response_format": "structured output",
+    "modalities": "output other than text",
+    "audio": "audio",
+    "store": "storing completions",
+    "echo": "repeating the last message",
+    "prediction": "predicted output",
+    "reasoning_effort": "choosing the reasoning effort",
+    "verbosity": "choosing the verbosity",
+    "web_search_options": "web search",
+}

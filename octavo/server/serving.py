@@ -1,0 +1,62 @@
+"""What the handlers share: the engine, the settings, the metrics, and the names that the model goes by."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+
+from octavo.observe.metrics import Metrics
+from octavo.server.config import ServerConfig
+from octavo.server.errors import APIError
+
+if TYPE_CHECKING:
+    from octavo.engine.async_engine import AsyncEngine
+
+
+@dataclass(slots=True)
+class Serving:
+    """The state of the app; `chat_template` is the text of the one that replaces the model's."""
+
+    engine: AsyncEngine
+    config: ServerConfig
+    metrics: Metrics
+    model_names: list[str]
+    model_path: str
+    chat_template: str | None
+    created: int
+    _count: int = field(default=0, init=False)
+
+    def check_model(self, name: str | None) -> str:
+        """The name to answer with; raises APIError 404 for a model that is not served."""
+        if name is None:
+            return self.model_names[0]
+        if name not in self.model_names:
+            served = ", ".join(self.model_names)
+            raise APIError(404, f"model: {name[:200]!r} is not served here; this is {served}", "model")
+        return name
+
+    def response_id(self, kind: str, request: Request, given: str | None) -> str:
+        """`cmpl-...` or the like, from the body's `request_id`, the X-Request-Id header, or drawn."""
+        name = given or request.headers.get("x-request-id", "")[:256] or uuid.uuid4().hex
+        return f"{kind}-{name}"
+
+    def engine_id(self, response_id: str) -> str:
+        """A request id for the engine, of which there is never a second, whatever clients choose."""
+        self._count += 1
+        return f"{response_id}-{self._count}"
+
+
+def now() -> int:
+    """The time as the API's `created` fields give it: whole seconds since 1970."""
+    return int(time.time())
+
+
+def serving_of(request: Request) -> Serving:
+    """The `Serving` of the app that handles a request."""
+    serving = request.app.state.serving
+    assert isinstance(serving, Serving)
+    return serving

@@ -1,0 +1,98 @@
+"""Server-sent events: what a chunk of a stream costs is one small struct's encoding and one send.
+
+Source: the WHATWG HTML standard, section 9.2, in the form that OpenAI's clients read: a `data:` line with
+a JSON object for each event, then `data: [DONE]`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from octavo.server.disconnect import while_connected
+from octavo.server.errors import APIError, ClientDisconnectedError, error_body
+from octavo.server.responses import Usage
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ChunkEncoder:
+    """The chunks of one stream; what they share (id, time, model) is encoded once."""
+
+    def __init__(self, *, id: str, object: str, created: int, model: str, include_usage: bool) -> None:
+        shared = _encode({"id": id, "object": object, "created": created, "model": model})
+        self._head = b"data: " + shared[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+
+    def chunk(
+        self, choice: msgspec.Struct, usage: Usage | None = None, more: dict[str, Any] | None = None
+    ) -> bytes:
+        """The event for one choice; `more` goes beside `choices`."""
+        if usage is None and more is None:
+            return self._head + _encode(choice) + self._tail
+        beside = {"usage": usage, **(more or {})}
+        return b"%b%b],%b\n\n" % (self._head, _encode(choice), _encode(beside)[1:])
+
+    def usage(self, usage: Usage) -> bytes:
+        """The event after the last choice's, with the usage of the whole response."""
+        return b'%b],"usage":%b}\n\n' % (self._head, _encode(usage))
+
+
+class EventStream(Response):
+    """A 200 whose body is events, the first of which is there already.
+
+    An error on the way is sent as an event: the status is out. When the client leaves, `events` is closed.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._first = first
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._send_events(send))
+        except ClientDisconnectedError:
+            return
+        except Exception as error:
+            if not isinstance(error, APIError):
+                logger.exception("a stream failed")
+            await _send(send, b"data: %b\n\n%b" % (_encode(error_body(error)), DONE))
+        finally:
+            await self._events.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send(send, self._first)
+        async for event in self._events:
+            await _send(send, event)
+
+
+async def _send(send: Send, event: bytes) -> None:
+    await send({"type": "http.response.body", "body": event, "more_body": True})
+
+
+async def start_stream(request: Request, events: AsyncGenerator[bytes, None]) -> EventStream:
+    """The response for `events`, once the first is there: an error before it has its own HTTP status."""
+    try:
+        first = await while_connected(request.receive, anext(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(first, events)

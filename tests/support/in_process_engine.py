@@ -1,0 +1,82 @@
+"""An AsyncEngine whose engine runs in the event loop, on a model that is a hash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from support.byte_tokenizer import EOS, VOCAB_SIZE, byte_tokenizer
+from support.hash_executable import HashExecutable
+
+from octavo.config import EngineConfig
+from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.messages import AbortRequests, AddRequest, ResetPrefixCache, StepOutputs, ToEngine
+from octavo.engine.scheduler import SchedulerSettings
+from octavo.request import RequestBuilder
+from octavo.runtime.backend import Limits
+from octavo.tokenizer.tokenizer import Tokenizer
+
+MAX_MODEL_LEN = 128
+NUM_BLOCKS = 64
+
+
+class InProcessClient:
+    """Stands in for the engine's process and its client; `step_seconds` is how long a step lasts."""
+
+    pid = 0
+
+    def __init__(self, engine: Engine, on_step: Callable[[StepOutputs], None], step_seconds: float) -> None:
+        self._engine = engine
+        self._on_step = on_step
+        self._step_seconds = step_seconds
+        self._running: asyncio.Task[None] | None = None
+        self.requests: list[AddRequest] = []
+
+    def send(self, message: ToEngine) -> None:
+        match message:
+            case AddRequest():
+                self.requests.append(message)
+                self._engine.add(message)
+            case AbortRequests(request_ids):
+                self._engine.abort(request_ids)
+            case ResetPrefixCache():
+                self._engine.reset_prefix_cache()
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        more = True
+        while more:
+            await asyncio.sleep(self._step_seconds)
+            more = self._engine.has_work
+            self._on_step(self._engine.step())
+
+
+class InProcessEngine(AsyncEngine):
+    """All of AsyncEngine but the process: the same requests, streams, aborts and outputs."""
+
+    def __init__(self, tokenizer: Tokenizer | None = None, step_seconds: float = 0.0) -> None:
+        requests = RequestBuilder(
+            tokenizer or byte_tokenizer(),
+            vocab_size=VOCAB_SIZE,
+            max_model_len=MAX_MODEL_LEN,
+            eos_token_ids=[EOS],
+            seed=0,
+        )
+        super().__init__(EngineConfig(), requests)
+        self._step_seconds = step_seconds
+        self.client: InProcessClient
+
+    async def launch(self) -> None:
+        scheduler = SchedulerSettings(16, 64, 80)
+        settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB_SIZE, NUM_BLOCKS)
+        engine = Engine(HashExecutable(VOCAB_SIZE, Limits(64, 80, 16)), settings)
+        self.client = InProcessClient(engine, self._on_step, self._step_seconds)
+        self.ready = engine.ready()
+        self._client = self.client  # type: ignore[assignment]
