@@ -12,6 +12,7 @@ namespace {
 // Rows of activations that stay in a core's cache while the panels of a piece pass over them.
 constexpr int64_t kRowBlock = 64;
 constexpr int64_t kPanelsInPiece = 4;
+constexpr int64_t kGroupsInPiece = 8;
 
 int64_t integer(const Executor::Attributes& attributes, const char* name) {
     auto found = attributes.find(name);
@@ -109,7 +110,7 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
                 // data is the raw tensor until finish() packs it
                 each.parts.push_back(
                     {{raw.encoding, n, raw.cols, const_cast<uint8_t*>(raw.data)}, bias, column});
-                (each.parts.back().weight.is_float() ? each.floating : each.integer) = true;
+                each.integer |= is_integer(raw.encoding);
                 column += static_cast<int>(n);
             }
             if (column != output.cols) throw std::invalid_argument("linear's parts do not fill its output");
@@ -326,8 +327,15 @@ void Executor::execute(size_t index, const Step& step, int thread) {
 void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) {
     const View x = each.inputs[0];
     if (each.integer) {
-        share(2 * index, rows, 4,
-              [&](int64_t row) { kernels_.quantise_rows(at(x), stride(x), row, 1, x.cols, quantised_); });
+        // Whole tiles by whole cache lines: two threads never write the same one.
+        const int64_t groups = x.cols / kGroup, height = kernels_.tile_rows;
+        const int64_t tiles = (rows + height - 1) / height,
+                      chunks = (groups + kGroupsInPiece - 1) / kGroupsInPiece;
+        share(2 * index, tiles * chunks, 1, [&](int64_t item) {
+            const int64_t row = item / chunks * height, group = item % chunks * kGroupsInPiece;
+            kernels_.quantise_tile(at(x), stride(x), row, std::min(height, rows - row), x.cols, group,
+                                   std::min(kGroupsInPiece, groups - group), quantised_);
+        });
         pool_.barrier();
     }
     const LinearInput input{at(x), stride(x), quantised_};

@@ -119,7 +119,6 @@ class Executor {
         View output{};
         std::vector<LinearPart> parts;  // Linear
         bool integer = false;           // Linear: any part with integer weights
-        bool floating = false;          // Linear: any part with float weights
         const float* weight = nullptr;  // norms, rope
         RawTensor table{};              // Embedding
         AttentionShape shape{};         // Attention

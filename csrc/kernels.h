@@ -11,11 +11,15 @@
 namespace octavo {
 
 // Rows of activations as int8 in groups of 32: x is about scale * q; sum is the sum of a group's q.
+//
+// Stored in tiles of Kernels::tile_rows rows (the last may have fewer), the rows of a tile interleaved, so
+// that a kernel reads its tile from one end to the other: a tile of R rows that starts at row t has
+// q at t * k, [k / 4][R][4], and the rest at t * k / 32, [k / 32][R].
 struct QuantisedRows {
-    int8_t* q;       // [rows][k]
-    float* scales;   // [rows][k / 32]
-    int32_t* sums;   // [rows][k / 32]
-    float* offsets;  // [rows][k / 32], scale * sum, what a weight's minimum multiplies
+    int8_t* q;
+    float* scales;
+    int32_t* sums;
+    float* offsets;  // scale * sum, what a weight's minimum multiplies
 };
 
 struct LinearInput {
@@ -69,8 +73,10 @@ constexpr int kSplit = 256;  // positions whose softmax is computed at once; spl
 
 struct Kernels {
     const char* name;
-    void (*quantise_rows)(const float* x, int64_t stride, int64_t first, int64_t rows, int64_t k,
-                          QuantisedRows out);
+    int tile_rows;
+    // Quantises groups [first_group, first_group + groups) of the tile of `height` rows that starts at `row`.
+    void (*quantise_tile)(const float* x, int64_t stride, int64_t row, int64_t height, int64_t k,
+                          int64_t first_group, int64_t groups, const QuantisedRows& out);
     void (*linear)(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
                    int64_t first_row, int64_t rows, const LinearOutput& output);
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);

@@ -30,8 +30,8 @@ f16 read_f16(const uint8_t* p) {
     return out;
 }
 
-// Bytes of the nibbles' header in a Q4 group: the scale, and the minimum where there is one.
-int q4_header(Encoding encoding) { return encoding == Encoding::Q4_1 ? 4 : 2; }
+// Bytes before a stored group's quants: the scale, and the minimum where there is one.
+int header_bytes(Encoding encoding) { return encoding == Encoding::Q4_1 ? 4 : 2; }
 
 int nibble(const uint8_t* quants, int i) { return i < 16 ? quants[i] & 15 : quants[i - 16] >> 4; }
 
@@ -70,42 +70,40 @@ void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out) {
 }
 
 size_t PackedWeight::panel_bytes() const {
-    if (is_float()) return row_bytes(encoding, k) * kPanel;
-    size_t scales = groups() * kPanel * sizeof(f16) * (encoding == Encoding::Q4_1 ? 2 : 1);
-    return (quant_bytes() + scales + 63) / 64 * 64;
+    if (!is_integer(encoding)) return row_bytes(encoding, k) * kPanel;
+    return groups() * record_bytes(encoding);
 }
 
 void PackedWeight::pack_panel(int64_t index, const uint8_t* raw) const {
     uint8_t* out = data + index * panel_bytes();
-    std::memset(out, 0, panel_bytes());
     const int64_t columns = std::min<int64_t>(kPanel, n - index * kPanel);
+    if (columns < kPanel) std::memset(out, 0, panel_bytes());
     const size_t stride = row_bytes(encoding, k);
-    uint8_t* scales = out + quant_bytes();
-    uint8_t* minimums = scales + groups() * kPanel * sizeof(f16);
     for (int64_t column = 0; column < columns; ++column) {
         const uint8_t* row = raw + (index * kPanel + column) * stride;
-        if (is_float()) {
+        if (!is_integer(encoding)) {
             const size_t item = encoding == Encoding::F32 ? 4 : 2;
             for (int64_t i = 0; i < k; ++i)
                 std::memcpy(out + (i * kPanel + column) * item, row + i * item, item);
             continue;
         }
-        const size_t group_bytes = row_bytes(encoding, kGroup);
-        for (int64_t g = 0; g < groups(); ++g, row += group_bytes) {
-            std::memcpy(scales + (g * kPanel + column) * 2, row, 2);
+        uint8_t* record = out;
+        for (int64_t g = 0; g < groups(); ++g, record += record_bytes(encoding)) {
+            uint8_t* scales = record + quant_bytes(encoding);
+            std::memcpy(scales + column * 2, row, 2);
+            if (encoding == Encoding::Q4_1) std::memcpy(scales + (kPanel + column) * 2, row + 2, 2);
+            uint8_t* quants = record + column * 4;
+            const uint8_t* stored = row + header_bytes(encoding);
             if (encoding == Encoding::Q8_0) {
-                uint8_t* quants = out + g * 512;
                 for (int i = 0; i < kGroup; ++i)
-                    quants[i / 4 * 64 + column * 4 + i % 4] = static_cast<uint8_t>(row[2 + i] ^ 0x80);
-                continue;
+                    quants[i / 4 * 64 + i % 4] = static_cast<uint8_t>(stored[i] ^ 0x80);
+            } else {
+                for (int j = 0; j < 4; ++j)
+                    for (int i = 0; i < 4; ++i)
+                        quants[j * 64 + i] = static_cast<uint8_t>(nibble(stored, 8 * j + i) |
+                                                                  nibble(stored, 8 * j + 4 + i) << 4);
             }
-            if (encoding == Encoding::Q4_1) std::memcpy(minimums + (g * kPanel + column) * 2, row + 2, 2);
-            const uint8_t* nibbles = row + q4_header(encoding);
-            uint8_t* quants = out + g * 256;
-            for (int j = 0; j < 4; ++j)
-                for (int i = 0; i < 4; ++i)
-                    quants[j * 64 + column * 4 + i] = static_cast<uint8_t>(
-                        nibble(nibbles, 8 * j + i) | nibble(nibbles, 8 * j + 4 + i) << 4);
+            row += row_bytes(encoding, kGroup);
         }
     }
 }

@@ -10,6 +10,9 @@ namespace octavo::OCTAVO_TIER {
 // How many vectors beside each other a register block of four rows has room for.
 constexpr int kWide = 4;
 
+// Rows that an integer kernel computes together.
+constexpr int kTileRows = 8;
+
 struct f32x16 {
     __m512 v;
 };

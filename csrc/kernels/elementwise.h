@@ -61,26 +61,27 @@ static inline void add_rows(const float* x, const float* y, int64_t n, float* ou
 }
 
 // Symmetric, a scale for each 32 values: |q| <= 127, so that pairs of products with any weight fit 16 bits.
-static inline void quantise_rows(const float* x, int64_t stride, int64_t first, int64_t rows, int64_t k,
-                                 QuantisedRows out) {
-    const int64_t groups = k / kGroup;
-    for (int64_t row = first; row < first + rows; ++row) {
-        const float* in = x + row * stride;
-        int8_t* q = out.q + row * k;
-        for (int64_t g = 0; g < groups; ++g, in += kGroup, q += kGroup) {
+static inline void quantise_tile(const float* x, int64_t stride, int64_t row, int64_t height, int64_t k,
+                                 int64_t first_group, int64_t groups, const QuantisedRows& out) {
+    for (int64_t g = first_group; g < first_group + groups; ++g)
+        for (int64_t r = 0; r < height; ++r) {
+            const float* in = x + (row + r) * stride + g * kGroup;
             f32x16 a = load(in), b = load(in + 16);
             float largest = reduce_max(max(abs(a), abs(b)));
             float scale = largest / 127.0f;
             f32x16 inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
             f32x16 qa = round_even(mul(a, inverse)), qb = round_even(mul(b, inverse));
-            store_int8(q, qa);
-            store_int8(q + 16, qb);
+            int8_t quants[kGroup];
+            store_int8(quants, qa);
+            store_int8(quants + 16, qb);
+            int8_t* q = out.q + row * k + g * kGroup * height + r * 4;
+            for (int j = 0; j < kGroup / 4; ++j) __builtin_memcpy(q + j * height * 4, quants + j * 4, 4);
             float sum = reduce_add(add(qa, qb));  // integers below 2^24: exact in any order
-            out.scales[row * groups + g] = scale;
-            out.sums[row * groups + g] = static_cast<int32_t>(sum);
-            out.offsets[row * groups + g] = scale * sum;
+            const int64_t index = row * (k / kGroup) + g * height + r;
+            out.scales[index] = scale;
+            out.sums[index] = static_cast<int32_t>(sum);
+            out.offsets[index] = scale * sum;
         }
-    }
 }
 
 // The lowest index of the largest value; a NaN never wins.

@@ -16,7 +16,7 @@ static inline __m256i broadcast4(const int8_t* p) {
 
 // sums[r][half] = the integer dot products of one group, 8 columns a half.
 template <int ROWS, Encoding E>
-static inline void dot_group(const uint8_t* quants, const int8_t* q, int64_t k, __m256i sums[ROWS][2]) {
+static inline void dot_group(const uint8_t* quants, const int8_t* q, __m256i sums[ROWS][2]) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i acc[ROWS][2];
     for (int r = 0; r < ROWS; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
@@ -28,7 +28,7 @@ static inline void dot_group(const uint8_t* quants, const int8_t* q, int64_t k, 
                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants + j * 64 + half * 32));
                 __m256i w = _mm256_xor_si256(stored, flip), magnitude = _mm256_abs_epi8(w);
                 for (int r = 0; r < ROWS; ++r) {
-                    __m256i x = _mm256_sign_epi8(broadcast4(q + r * k + j * 4), w);
+                    __m256i x = _mm256_sign_epi8(broadcast4(q + (j * ROWS + r) * 4), w);
                     __m256i pairs = _mm256_maddubs_epi16(magnitude, x);
                     acc[r][half] = _mm256_add_epi32(acc[r][half], _mm256_madd_epi16(pairs, ones));
                 }
@@ -46,7 +46,8 @@ static inline void dot_group(const uint8_t* quants, const int8_t* q, int64_t k, 
                 high[half] = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
             }
             for (int r = 0; r < ROWS; ++r) {
-                __m256i first = broadcast4(q + r * k + j * 8), second = broadcast4(q + r * k + j * 8 + 4);
+                __m256i first = broadcast4(q + (2 * j * ROWS + r) * 4);
+                __m256i second = broadcast4(q + ((2 * j + 1) * ROWS + r) * 4);
                 for (int half = 0; half < 2; ++half) {
                     acc[r][half] = _mm256_add_epi16(acc[r][half], _mm256_maddubs_epi16(low[half], first));
                     acc[r][half] = _mm256_add_epi16(acc[r][half], _mm256_maddubs_epi16(high[half], second));
@@ -61,10 +62,9 @@ static inline void dot_group(const uint8_t* quants, const int8_t* q, int64_t k, 
 template <int ROWS, Encoding E>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, const LinearOutput& output) {
-    const int64_t groups = weight.groups(), k = weight.k;
-    const uint8_t* quants = weight.panel(panel);
-    const f16* scales = weight.scales(panel);
-    const f16* minimums = weight.minimums(panel);
+    const int64_t groups = weight.groups();
+    const uint8_t* record = weight.panel(panel);
+    const int8_t* q = x.q + row * weight.k;
     const float* x_scales = x.scales + row * groups;
     const int32_t* x_sums = x.sums + row * groups;
     const float* x_offsets = x.offsets + row * groups;
@@ -72,26 +72,29 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     for (int r = 0; r < ROWS; ++r) acc[r] = zero();
     for (int64_t g = 0; g < groups; ++g) {
         __m256i sums[ROWS][2];
-        dot_group<ROWS, E>(quants, x.q + row * k + g * kGroup, k, sums);
-        quants += E == Encoding::Q8_0 ? 512 : 256;
-        const f32x16 d = load(scales + g * kPanel);
+        dot_group<ROWS, E>(record, q, sums);
+        const f16* scales = reinterpret_cast<const f16*>(record + quant_bytes(E));
+        const f32x16 d = load(scales);
         for (int r = 0; r < ROWS; ++r) {
             if constexpr (E == Encoding::Q4_0) {  // the stored nibbles are q + 8
-                __m256i bias = _mm256_set1_epi32(-8 * x_sums[r * groups + g]);
+                __m256i bias = _mm256_set1_epi32(-8 * x_sums[r]);
                 sums[r][0] = _mm256_add_epi32(sums[r][0], bias);
                 sums[r][1] = _mm256_add_epi32(sums[r][1], bias);
             }
             f32x16 dots = {_mm256_cvtepi32_ps(sums[r][0]), _mm256_cvtepi32_ps(sums[r][1])};
-            acc[r] = fma(dots, mul(d, set1(x_scales[r * groups + g])), acc[r]);
+            acc[r] = fma(dots, mul(d, set1(x_scales[r])), acc[r]);
         }
         if constexpr (E == Encoding::Q4_1) {
-            const f32x16 m = load(minimums + g * kPanel);
-            for (int r = 0; r < ROWS; ++r) acc[r] = fma(m, set1(x_offsets[r * groups + g]), acc[r]);
+            const f32x16 m = load(scales + kPanel);
+            for (int r = 0; r < ROWS; ++r) acc[r] = fma(m, set1(x_offsets[r]), acc[r]);
         }
+        record += record_bytes(E);
+        q += kGroup * ROWS;
+        x_scales += ROWS;
+        x_sums += ROWS;
+        x_offsets += ROWS;
     }
     for (int r = 0; r < ROWS; ++r) finish_output(output, row + r, panel * kPanel, weight.n, acc[r]);
 }
-
-constexpr int kTileRows = 4;
 
 }  // namespace octavo::avx2

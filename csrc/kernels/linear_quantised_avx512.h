@@ -8,6 +8,10 @@
 
 namespace octavo::avx512 {
 
+// Up to so many rows the weights come from memory once and wait for nothing else: fetch well ahead.
+constexpr int kStreamedRows = 8;
+constexpr int kPrefetchBytes = 2048;
+
 // The 8 vectors of four k each, as unsigned bytes, of one panel and group.
 template <Encoding E>
 static inline void unpack_group(const uint8_t* quants, __m512i w[8]) {
@@ -32,11 +36,9 @@ static inline __m512i broadcast4(const int8_t* p) {
 template <int ROWS, Encoding E>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, const LinearOutput& output) {
-    const int64_t groups = weight.groups(), k = weight.k;
-    const uint8_t* quants = weight.panel(panel);
-    const f16* scales = weight.scales(panel);
-    const f16* minimums = weight.minimums(panel);
-    const int8_t* q = x.q + row * k;
+    const int64_t groups = weight.groups();
+    const uint8_t* record = weight.panel(panel);
+    const int8_t* q = x.q + row * weight.k;
     const float* x_scales = x.scales + row * groups;
     const int32_t* x_sums = x.sums + row * groups;
     const float* x_offsets = x.offsets + row * groups;
@@ -45,28 +47,33 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     __m512 acc[ROWS];
     for (int r = 0; r < ROWS; ++r) acc[r] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; ++g) {
+        if constexpr (ROWS <= kStreamedRows)
+            for (int line = 0; line < record_bytes(E); line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(record) + kPrefetchBytes + line, _MM_HINT_T0);
         __m512i w[8], sum[ROWS];
-        unpack_group<E>(quants, w);
-        quants += E == Encoding::Q8_0 ? 512 : 256;
+        unpack_group<E>(record, w);
         for (int r = 0; r < ROWS; ++r)
-            sum[r] = bias ? _mm512_set1_epi32(bias * x_sums[r * groups + g]) : _mm512_setzero_si512();
+            sum[r] = bias ? _mm512_set1_epi32(bias * x_sums[r]) : _mm512_setzero_si512();
         for (int j = 0; j < 8; ++j)
             for (int r = 0; r < ROWS; ++r)
-                sum[r] = _mm512_dpbusd_epi32(sum[r], w[j], broadcast4(q + r * k + g * kGroup + j * 4));
-        const __m512 d = load(scales + g * kPanel).v;
+                sum[r] = _mm512_dpbusd_epi32(sum[r], w[j], broadcast4(q + (j * ROWS + r) * 4));
+        const f16* scales = reinterpret_cast<const f16*>(record + quant_bytes(E));
+        const __m512 d = load(scales).v;
         for (int r = 0; r < ROWS; ++r) {
-            __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x_scales[r * groups + g]));
+            __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x_scales[r]));
             acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, acc[r]);
         }
         if constexpr (E == Encoding::Q4_1) {
-            const __m512 m = load(minimums + g * kPanel).v;
-            for (int r = 0; r < ROWS; ++r)
-                acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x_offsets[r * groups + g]), acc[r]);
+            const __m512 m = load(scales + kPanel).v;
+            for (int r = 0; r < ROWS; ++r) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x_offsets[r]), acc[r]);
         }
+        record += record_bytes(E);
+        q += kGroup * ROWS;
+        x_scales += ROWS;
+        x_sums += ROWS;
+        x_offsets += ROWS;
     }
     for (int r = 0; r < ROWS; ++r) finish_output(output, row + r, panel * kPanel, weight.n, f32x16{acc[r]});
 }
-
-constexpr int kTileRows = 8;
 
 }  // namespace octavo::avx512

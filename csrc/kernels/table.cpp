@@ -57,7 +57,8 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
 }
 
 static Kernels table(const char* name) {
-    return {name, quantise_rows, linear, rms_norm, rope, silu_mul, add_rows, write_kv, attention, argmax};
+    return {name,     kTileRows, quantise_tile, linear,    rms_norm, rope,
+            silu_mul, add_rows,  write_kv,      attention, argmax};
 }
 
 }  // namespace OCTAVO_TIER
