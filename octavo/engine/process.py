@@ -105,6 +105,8 @@ class EngineLoop:
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(stop.read_fd, zmq.POLLIN)
+        self._aborted = False
+        """Whether requests ended since the last step: its statistics still count them."""
 
     def run(self) -> None:
         """Until `Shutdown` or a stop request; sleeps while there is no work. Raises what `step` does."""
@@ -113,8 +115,9 @@ class EngineLoop:
                 self._poller.poll()
             if not self._drain():
                 return
-            if self._engine.has_work:
+            if self._engine.has_work or self._aborted:
                 self._socket.send(self._encoder.encode(self._engine.step()))
+                self._aborted = False
 
     def _drain(self) -> bool:
         """Take every message that is there; False after `Shutdown`."""
@@ -124,6 +127,7 @@ class EngineLoop:
                     self._engine.add(request)
                 case AbortRequests(request_ids):
                     self._engine.abort(request_ids)
+                    self._aborted = True
                 case ResetPrefixCache():
                     self._engine.reset_prefix_cache()
                 case Shutdown():

@@ -100,6 +100,21 @@ def test_each_step_is_a_message(parent: Parent) -> None:
     assert steps[-1].outputs[0].finish_reason == "length"
 
 
+def test_an_abort_is_seen_in_the_statistics_though_nothing_is_left_to_run(parent: Parent) -> None:
+    # Without the step that follows it, a server's metrics would show the aborted request running for ever.
+    with loop(FakeEngine(step_seconds=0.02), parent):
+        parent.send(request(max_tokens=100_000))
+        step = parent.receive()
+        assert isinstance(step, StepOutputs)
+        assert step.stats.num_running == 1
+        parent.send(AbortRequests(["r"]))
+        while step is not None and step.stats.num_running:
+            step = parent.receive(2000)
+            assert isinstance(step, StepOutputs)
+        assert step.outputs == []
+        assert parent.receive(200) is None
+
+
 def test_without_work_it_sleeps(parent: Parent) -> None:
     engine = FakeEngine()
     with loop(engine, parent):

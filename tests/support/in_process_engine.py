@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from support.byte_tokenizer import EOS, VOCAB_SIZE, byte_tokenizer
+from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
 from support.hash_executable import HashExecutable
 
 from octavo.config import EngineConfig
 from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.client import EngineClient
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AbortRequests, AddRequest, ResetPrefixCache, StepOutputs, ToEngine
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.request import RequestBuilder
 from octavo.runtime.backend import Limits
-from octavo.tokenizer.tokenizer import Tokenizer
 
-MAX_MODEL_LEN = 128
-NUM_BLOCKS = 64
+MAX_MODEL_LEN = 256
+NUM_BLOCKS = 128
 
 
 class InProcessClient:
@@ -32,6 +32,7 @@ class InProcessClient:
         self._step_seconds = step_seconds
         self._running: asyncio.Task[None] | None = None
         self.requests: list[AddRequest] = []
+        """All that were ever sent."""
 
     def send(self, message: ToEngine) -> None:
         match message:
@@ -61,9 +62,9 @@ class InProcessClient:
 class InProcessEngine(AsyncEngine):
     """All of AsyncEngine but the process: the same requests, streams, aborts and outputs."""
 
-    def __init__(self, tokenizer: Tokenizer | None = None, step_seconds: float = 0.0) -> None:
+    def __init__(self, step_seconds: float = 0.0) -> None:
         requests = RequestBuilder(
-            tokenizer or byte_tokenizer(),
+            byte_tokenizer(),
             vocab_size=VOCAB_SIZE,
             max_model_len=MAX_MODEL_LEN,
             eos_token_ids=[EOS],
@@ -71,12 +72,12 @@ class InProcessEngine(AsyncEngine):
         )
         super().__init__(EngineConfig(), requests)
         self._step_seconds = step_seconds
-        self.client: InProcessClient
+        self.fake_client: InProcessClient
 
-    async def launch(self) -> None:
+    async def launch(self, client: EngineClient | None = None) -> None:
         scheduler = SchedulerSettings(16, 64, 80)
         settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB_SIZE, NUM_BLOCKS)
         engine = Engine(HashExecutable(VOCAB_SIZE, Limits(64, 80, 16)), settings)
-        self.client = InProcessClient(engine, self._on_step, self._step_seconds)
+        self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
         self.ready = engine.ready()
-        self._client = self.client  # type: ignore[assignment]
+        self._client = self.fake_client  # type: ignore[assignment]
