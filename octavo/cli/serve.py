@@ -62,7 +62,7 @@ async def serve(config: EngineConfig, server_config: ServerConfig, listener: soc
     engine = await start_engine(config)
     try:
         from octavo.server.app import create_app
-        from octavo.server.run import run_server
+        from octavo.server.run import make_server
 
         app = create_app(engine, server_config, config.model)
         # From here on the HTTP server has its own handlers, and signals again what it was ended by.
@@ -76,7 +76,7 @@ async def serve(config: EngineConfig, server_config: ServerConfig, listener: soc
             seconds = time.monotonic() - started
             say(f"serving {names} at {url}/v1, metrics at {url}/metrics; ready after {seconds:.2f} s")
 
-        await run_server(app, server_config, listener, on_ready)
+        await make_server(app, server_config, on_ready).serve(sockets=[listener])
     finally:
         await engine.stop()
 

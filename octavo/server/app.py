@@ -46,7 +46,7 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         yield
         await engine.stop()
 
-    app = FastAPI(title="octavo", version=octavo.__version__, root_path=config.root_path, lifespan=lifespan)
+    app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan)
     app.state.serving = serving
     for group in (completions, chat, models, health, metrics):
         app.include_router(group.router)

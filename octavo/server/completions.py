@@ -76,8 +76,8 @@ async def _complete(
     choices: list[CompletionChoice] = []
     async with aclosing(generation.run(serving)) as outputs:
         async for prompt_index, output in outputs:
-            usage.add(prompt_index, output)
             choices += [builder.choice(prompt_index, output, each) for each in output.outputs]
+            usage.add(prompt_index, output)
     return Completion(
         id=generation.response_id,
         created=now(),
@@ -101,11 +101,11 @@ async def _stream(
     )
     async with aclosing(generation.run(serving)) as outputs:
         async for prompt_index, output in outputs:
+            choices = [builder.choice(prompt_index, output, each) for each in output.outputs]
             usage.add(prompt_index, output)
             so_far = usage.usage() if body.continuous_usage else None
             events = b""
-            for completion in output.outputs:
-                choice = builder.choice(prompt_index, output, completion)
+            for choice in choices:
                 if choice.text or choice.finish_reason or choice.logprobs or choice.token_ids:
                     events += encoder.chunk(choice, so_far)
             if events:
@@ -130,7 +130,7 @@ class _ChoiceBuilder:
     ) -> CompletionChoice:
         """The choice for a completion, or for what is new of it."""
         body, prompt = self._body, self._prompts[prompt_index]
-        if body.max_tokens == 0:
+        if body.max_tokens == 0:  # Only the prompt was asked for.
             completion.text, completion.token_ids = "", []
             completion.logprobs = None if completion.logprobs is None else []
         choice = CompletionChoice(

@@ -97,10 +97,14 @@ def install_error_handlers(app: FastAPI) -> None:
     async def api_error(_: Request, error: Exception) -> Response:
         return error_response(error)
 
+    async def fault(_: Request, error: Exception) -> Response:
+        # The framework raises it again for the log, and the HTTP server then closes the connection.
+        return error_response(error, {"Connection": "close"})
+
     async def client_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=499)
 
     app.add_exception_handler(HTTPException, framework_error)
     app.add_exception_handler(APIError, api_error)
     app.add_exception_handler(ClientDisconnectedError, client_gone)
-    app.add_exception_handler(Exception, api_error)
+    app.add_exception_handler(Exception, fault)

@@ -1,4 +1,4 @@
-"""Run the application on a listening socket until a signal ends it."""
+"""The HTTP server that runs the application until a signal ends it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ class HTTPServer(uvicorn.Server):
         self._on_ready()
 
 
-async def run_server(
-    app: FastAPI, config: ServerConfig, listener: socket.socket, on_ready: Callable[[], None]
-) -> None:
-    """Answer on `listener`; returns after SIGTERM or Ctrl-C, when requests have finished or were cut off."""
+def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]) -> HTTPServer:
+    """The server for `app`; its `serve(sockets=[...])` returns after SIGTERM or Ctrl-C."""
     log_config = copy.deepcopy(LOGGING_CONFIG)
     log_config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     settings = uvicorn.Config(
         app,
         log_config=log_config,
         log_level=config.uvicorn_log_level,
+        root_path=config.root_path,
         access_log=not config.disable_log_requests,
         timeout_graceful_shutdown=config.shutdown_timeout,
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
     )
-    await HTTPServer(settings, on_ready).serve(sockets=[listener])
+    return HTTPServer(settings, on_ready)

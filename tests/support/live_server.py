@@ -1,0 +1,75 @@
+"""The application on a real socket, in a thread, with an engine in the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import openai
+from support.in_process_engine import InProcessEngine
+
+from octavo.server.app import create_app
+from octavo.server.config import ServerConfig
+from octavo.server.run import HTTPServer, make_server
+
+MODEL = "hash"
+
+
+class LiveServer:
+    """What tests do with a server: ask it, look into its engine, stop it."""
+
+    engine: InProcessEngine
+    loop: asyncio.AbstractEventLoop
+    http_server: HTTPServer
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=20)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def metric(self, name: str) -> float:
+        """The one sample of a metric of that name."""
+        text = self.http.get("/metrics").text
+        [line] = [line for line in text.splitlines() if line.startswith(f"vllm:{name}{{")]
+        return float(line.split()[-1])
+
+    def call(self, function: Any, *args: Any) -> None:
+        """Call a function in the server's event loop."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+
+@contextmanager
+def live_server(config: ServerConfig | None = None, step_seconds: float = 0.0) -> Iterator[LiveServer]:
+    """A server that answers, until the block ends."""
+    config = config or ServerConfig()
+    config.uvicorn_log_level = "warning"
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = LiveServer(listener)
+    ready = threading.Event()
+
+    async def run() -> None:
+        server.loop = asyncio.get_running_loop()
+        server.engine = InProcessEngine(step_seconds)
+        await server.engine.launch()
+        server.http_server = make_server(create_app(server.engine, config, MODEL), config, ready.set)
+        await server.http_server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield server
+    finally:
+        server.http.close()
+        server.openai.close()
+        server.http_server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
