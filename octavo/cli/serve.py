@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 import signal
 import socket
@@ -86,7 +85,7 @@ async def start_engine(config: EngineConfig) -> AsyncEngine:
     from octavo.engine.async_engine import AsyncEngine, EngineDeadError
 
     starting = asyncio.create_task(AsyncEngine.start(config))
-    importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, "octavo.server.run"))
+    importing = asyncio.create_task(asyncio.to_thread(_import_server))
     try:
         engine = await starting
         await importing
@@ -113,6 +112,11 @@ def listen(host: str, port: int) -> socket.socket:
 def say(line: str) -> None:
     """A line for whoever started the server."""
     print(f"octavo: {line}", file=sys.stderr, flush=True)
+
+
+def _import_server() -> None:
+    import octavo.server.app
+    import octavo.server.run  # noqa: F401
 
 
 def _address(listener: socket.socket) -> str:
