@@ -174,7 +174,7 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
     at += aligned(rows * widest);
     quantised_.scales = reinterpret_cast<float*>(at);
     at += aligned(rows * groups * 4);
-    quantised_.sums = reinterpret_cast<int32_t*>(at);
+    quantised_.biases = reinterpret_cast<int32_t*>(at);
     at += aligned(rows * groups * 4);
     quantised_.offsets = reinterpret_cast<float*>(at);
     at += aligned(rows * groups * 4);

@@ -10,7 +10,7 @@
 
 namespace octavo {
 
-// Rows of activations as int8 in groups of 32: x is about scale * q; sum is the sum of a group's q.
+// Rows of activations as int8 in groups of 32: x is about scale * q.
 //
 // Stored in tiles of Kernels::tile_rows rows (the last may have fewer), the rows of a tile interleaved, so
 // that a kernel reads its tile from one end to the other: a tile of R rows that starts at row t has
@@ -18,8 +18,8 @@ namespace octavo {
 struct QuantisedRows {
     int8_t* q;
     float* scales;
-    int32_t* sums;
-    float* offsets;  // scale * sum, what a weight's minimum multiplies
+    int32_t* biases;  // -8 times the sum of a group's q: what nibbles stored as q + 8 add too much
+    float* offsets;   // scale times that sum, what a weight's minimum multiplies
 };
 
 struct LinearInput {

@@ -79,7 +79,7 @@ static inline void quantise_tile(const float* x, int64_t stride, int64_t row, in
             float sum = reduce_add(add(qa, qb));  // integers below 2^24: exact in any order
             const int64_t index = row * (k / kGroup) + g * height + r;
             out.scales[index] = scale;
-            out.sums[index] = static_cast<int32_t>(sum);
+            out.biases[index] = -8 * static_cast<int32_t>(sum);
             out.offsets[index] = scale * sum;
         }
 }

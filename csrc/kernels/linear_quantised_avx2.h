@@ -66,7 +66,7 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     const uint8_t* record = weight.panel(panel);
     const int8_t* q = x.q + row * weight.k;
     const float* x_scales = x.scales + row * groups;
-    const int32_t* x_sums = x.sums + row * groups;
+    const int32_t* x_biases = x.biases + row * groups;
     const float* x_offsets = x.offsets + row * groups;
     f32x16 acc[ROWS];
     for (int r = 0; r < ROWS; ++r) acc[r] = zero();
@@ -77,7 +77,7 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
         const f32x16 d = load(scales);
         for (int r = 0; r < ROWS; ++r) {
             if constexpr (E == Encoding::Q4_0) {  // the stored nibbles are q + 8
-                __m256i bias = _mm256_set1_epi32(-8 * x_sums[r]);
+                __m256i bias = _mm256_set1_epi32(x_biases[r]);
                 sums[r][0] = _mm256_add_epi32(sums[r][0], bias);
                 sums[r][1] = _mm256_add_epi32(sums[r][1], bias);
             }
@@ -91,7 +91,7 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
         record += record_bytes(E);
         q += kGroup * ROWS;
         x_scales += ROWS;
-        x_sums += ROWS;
+        x_biases += ROWS;
         x_offsets += ROWS;
     }
     for (int r = 0; r < ROWS; ++r) finish_output(output, row + r, panel * kPanel, weight.n, acc[r]);

@@ -9,7 +9,7 @@ template <int ROWS, Encoding E>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, const LinearOutput& output) {
     const int64_t groups = weight.groups();
-    constexpr int32_t bias = E == Encoding::Q8_0 ? -128 : E == Encoding::Q4_0 ? -8 : 0;
+    constexpr int32_t bias = E == Encoding::Q8_0 ? 16 : E == Encoding::Q4_0 ? 1 : 0;
     for (int r = 0; r < ROWS; ++r) {
         const int8_t* q = x.q + row * weight.k + r * 4;
         const uint8_t* record = weight.panel(panel);
@@ -17,7 +17,7 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
         f32x16 acc = zero();
         for (int64_t g = 0; g < groups; ++g, record += record_bytes(E), index += ROWS) {
             int32_t sums[kPanel];
-            for (int c = 0; c < kPanel; ++c) sums[c] = bias * x.sums[index];
+            for (int c = 0; c < kPanel; ++c) sums[c] = bias * x.biases[index];
             for (int j = 0; j < kGroup / 4; ++j, q += ROWS * 4)
                 for (int c = 0; c < kPanel; ++c)
                     for (int i = 0; i < 4; ++i) {
