@@ -1,0 +1,193 @@
+"""`octavo serve` from end to end: the command, its engine process, the demo model, OpenAI's client."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+import octavo
+
+pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+
+ROOT = Path(octavo.__file__).parents[1]
+FLAGS = ("--max-model-len", "2048", "--kv-cache-memory-bytes", "256MiB", "--host", "127.0.0.1", "--port", "0")
+QUESTION = [{"role": "user", "content": "What is the capital of Germany?"}]
+
+
+class Command:
+    """A running `octavo serve`."""
+
+    def __init__(self, model: Path, *flags: str) -> None:
+        command = [sys.executable, "-m", "octavo", "serve", str(model), *FLAGS, *flags]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        self.lines: list[str] = []
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not self._ready.wait(60) or not hasattr(self, "url"):
+            self.process.kill()
+            raise AssertionError("".join(self.lines))
+        self.http = httpx.Client(base_url=self.url, timeout=60)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=60)
+
+    def metric(self, name: str) -> float:
+        text = self.http.get("/metrics").text
+        [line] = [line for line in text.splitlines() if line.startswith(f"vllm:{name}{{")]
+        return float(line.split()[-1])
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait; returns the exit code."""
+        self.http.close()
+        self.openai.close()
+        self.process.send_signal(how)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self._reader.join(10)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            for line in stderr:
+                self.lines.append(line)
+                if found := re.search(r"serving demo at (http://\S+)/v1", line):
+                    self.url = found.group(1)
+                    self._ready.set()
+        self._ready.set()
+
+
+@contextmanager
+def serve(model: Path, *flags: str) -> Iterator[Command]:
+    command = Command(model, "--served-model-name", "demo", *flags)
+    try:
+        yield command
+    finally:
+        command.end()
+
+
+@pytest.fixture(scope="module")
+def command(demo_model: Path) -> Iterator[Command]:
+    with serve(demo_model) as command:
+        yield command
+
+
+def chat(command: Command, **arguments: Any) -> Any:
+    given = {"model": "demo", "messages": QUESTION, "max_tokens": 24, "temperature": 0}
+    return command.openai.chat.completions.create(**{**given, **arguments})
+
+
+def test_it_answers(command: Command) -> None:
+    completion = chat(command)
+    assert "Berlin" in completion.choices[0].message.content
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage.prompt_tokens > 20
+
+
+def test_a_stream_says_the_same(command: Command) -> None:
+    whole = chat(command).choices[0].message.content
+    stream = chat(command, stream=True, stream_options={"include_usage": True})
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole
+    assert chunks[-1].usage.completion_tokens == chat(command).usage.completion_tokens
+
+
+def test_logprobs_agree_with_greedy_choice(command: Command) -> None:
+    entries = chat(command, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    for entry in entries:
+        assert entry.token == entry.top_logprobs[0].token
+        assert -10 < entry.logprob <= 0
+    assert "".join(entry.token for entry in entries).startswith("The capital")
+
+
+def test_many_at_once_get_what_each_gets_alone(command: Command) -> None:
+    prompts = [f"Count to {n}: 1, 2," for n in range(12)]
+
+    def complete(prompt: str) -> str:
+        arguments: dict[str, Any] = {"max_tokens": 16, "temperature": 1.0, "seed": 3}
+        chunks = command.openai.completions.create(model="demo", prompt=prompt, stream=True, **arguments)
+        return "".join(chunk.choices[0].text for chunk in chunks)
+
+    alone = [complete(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(complete, prompts)) == alone
+
+
+def test_leaving_frees_the_blocks(command: Command) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    with command.http.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        for _ in range(6):
+            next(lines)
+        assert command.metric("num_requests_running") == 1
+        assert command.metric("kv_cache_usage_perc") > 0
+    deadline = time.monotonic() + 5
+    while command.metric("num_requests_running") or command.metric("kv_cache_usage_perc"):
+        assert time.monotonic() < deadline, "the request goes on"
+        time.sleep(0.05)
+
+
+def test_bad_requests_are_refused_and_forgotten(command: Command) -> None:
+    with pytest.raises(openai.BadRequestError, match="2048"):
+        command.openai.completions.create(model="demo", prompt="x " * 3000)
+    with pytest.raises(openai.NotFoundError):
+        command.openai.completions.create(model="gpt-4", prompt="x")
+    with pytest.raises(openai.BadRequestError, match="unknown field"):
+        chat(command, extra_body={"temprature": 1})
+    assert "Berlin" in chat(command).choices[0].message.content
+
+
+def test_an_open_stream_is_finished_before_the_end(demo_model: Path) -> None:
+    with serve(demo_model) as command:
+        stream = command.openai.completions.create(
+            model="demo", prompt="One, two,", max_tokens=100, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(stream)
+        command.process.send_signal(signal.SIGTERM)
+        rest = list(stream)
+        assert rest[-1].choices[0].finish_reason == "length"
+        assert command.process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{command.url}/health")
+
+
+def test_ctrl_c_ends_it_well_and_takes_the_engine_along(demo_model: Path) -> None:
+    with serve(demo_model) as command:
+        children = (
+            Path(f"/proc/{command.process.pid}/task/{command.process.pid}/children").read_text().split()
+        )
+        assert children
+        assert command.end(signal.SIGINT) == 0
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert not any("Traceback" in line for line in command.lines)
+
+
+def test_a_signal_while_it_loads(demo_model: Path) -> None:
+    command = [sys.executable, "-m", "octavo", "serve", str(demo_model), *FLAGS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("octavo: loading")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert "Traceback" not in process.stderr.read()
