@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.sampling.order import leading
+from octavo.sampling.weights import share, weigh
 from octavo.sampling_params import SamplingParams
 
 _FIRST_NUCLEUS = 256
@@ -17,69 +17,44 @@ _NUCLEUS_GROWTH = 8
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Tokens that may be drawn, with weights proportional to their probabilities, in drawing order.
+    """Tokens that may be drawn, in order of id, with weights proportional to their probabilities.
 
-    `token_ids` is `[N]`, or None for every token in order of id; `weights` is `[N]` float32.
+    `token_ids` is `[N]`, or None for every token; `weights` is `[N]`. See `octavo.sampling.weights`.
     """
 
     token_ids: NDArray[np.int64] | None
-    weights: NDArray[np.float32]
+    weights: NDArray[np.int64]
 
 
 def candidates(logits: NDArray[np.float32], params: SamplingParams) -> Candidates:
     """What may be drawn from a `[V]` row whose maximum is finite.
 
     As in vLLM top-p comes last, over what min-p and top-k left; those two are prefixes of the order of
-    `octavo.sampling.order`, so which of them comes first makes no difference. With neither top-k nor top-p
-    the tokens stay in order of id and nothing is sorted; otherwise they come in that order.
+    `octavo.sampling.order`, so which of them comes first makes no difference.
     """
-    token_ids = leading(logits, params.top_k) if 0 < params.top_k < len(logits) else None
-    scaled = scale(logits if token_ids is None else logits[token_ids], params.temperature)
-    keep_min_p(scaled, params.min_p)
-    weights: NDArray[np.float32] = np.exp(scaled, out=scaled)
-    if params.top_p >= 1.0:
-        return Candidates(token_ids, weights)
-    if token_ids is None:
-        return nucleus(logits, weights, params.top_p)
-    count = nucleus_size(weights, params.top_p, float(weights.sum(dtype=np.float64)))
-    return Candidates(token_ids[:count], weights[:count])
+    top, token_ids = logits.max(), None
+    if 0 < params.top_k < len(logits):
+        token_ids = np.sort(leading(logits, params.top_k))
+        logits = logits[token_ids]
+    weights = weigh(logits, top, params.temperature, params.min_p)
+    if params.top_p < 1.0:
+        kept = nucleus(logits, weights, params.top_p)
+        token_ids = kept if token_ids is None else token_ids[kept]
+        weights = weights[kept]
+    return Candidates(token_ids, weights)
 
 
-def scale(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """`(logits - max) / temperature`: the most likely token is at 0, so its weight is 1."""
-    scaled: NDArray[np.float32] = logits - logits.max()
-    if temperature != 1.0:
-        scaled /= temperature
-    return scaled
-
-
-def keep_min_p(scaled: NDArray[np.float32], min_p: float) -> None:
-    """Set to -inf, in place, tokens less than `min_p` times as likely as the most likely one.
-
-    Source: min-p sampling (Nguyen et al., 2024).
-    """
-    if min_p > 0.0:
-        scaled[scaled < math.log(min_p)] = -np.inf
-
-
-def nucleus(logits: NDArray[np.float32], weights: NDArray[np.float32], top_p: float) -> Candidates:
-    """The shortest prefix of the order that holds `top_p` of the `[V]` row's weight.
+def nucleus(logits: NDArray[np.float32], weights: NDArray[np.int64], top_p: float) -> NDArray[np.int64]:
+    """Indices, ascending, of the shortest prefix of the order that holds `top_p` of the `[N]` weights.
 
     Tries the first 256 tokens, then 8 times as many, and so on, so that a peaked distribution never sorts
     its vocabulary. Source: nucleus sampling (Holtzman et al., 2020), section 3.1.
     """
-    total = float(weights.sum(dtype=np.float64))
+    needed = share(int(weights.sum()), top_p)
     size = _FIRST_NUCLEUS
     while True:
-        token_ids = leading(logits, size)
-        ordered = weights[token_ids]
-        count = nucleus_size(ordered, top_p, total)
-        if count < len(ordered) or len(ordered) == len(logits):
-            return Candidates(token_ids[:count], ordered[:count])
+        first = leading(logits, size)
+        held = weights[first].cumsum()
+        if held[-1] >= needed:
+            return np.sort(first[: int(np.searchsorted(held, needed)) + 1])
         size *= _NUCLEUS_GROWTH
-
-
-def nucleus_size(ordered: NDArray[np.float32], top_p: float, total: float) -> int:
-    """How many of the `ordered` weights it takes to reach `top_p` of `total`; all, if they do not."""
-    cumulative = ordered.cumsum(dtype=np.float64)
-    return min(int(np.searchsorted(cumulative, top_p * total)) + 1, len(ordered))

@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from octavo.engine.messages import TokenLogprobs
 from octavo.sampling.order import leading
 from octavo.sampling.sanitise import sanitise
+from octavo.sampling.weights import ONE, weigh
 
 
 def log_softmax(logits: NDArray[np.float32], token_ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """`[N]` log probabilities of `token_ids` under a `[V]` row without NaN.
 
-    The sum over the vocabulary is taken in float64. A token with a logit of -inf has -inf.
+    The sum over the vocabulary is exact, of weights that were rounded to 2^-40 of the largest. A token with
+    a logit of -inf has -inf.
     """
     top = logits.max()
     if top == -np.inf:
         return np.full(len(token_ids), -np.inf)
-    log_sum = math.log(np.exp(logits - top).sum(dtype=np.float64))
+    log_sum = math.log(int(weigh(logits, top).sum()) / ONE)
     return logits[token_ids].astype(np.float64) - float(top) - log_sum
 
 

@@ -59,4 +59,4 @@ def penalise_output(
     if frequency:
         logits[counts.ids] -= frequency * counts.counts
     if presence:
-        logits[counts.ids] -= presence * (counts.counts > 0)
+        logits[counts.ids] -= np.float32(presence) * (counts.counts > 0)

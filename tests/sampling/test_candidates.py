@@ -81,6 +81,8 @@ def test_same_distribution_as_transformers(vocab: int, fields: dict[str, Any]) -
     for seed in range(3):
         logits = row(seed, vocab)
         expected = of_transformers(logits, **fields)
+        # A token less than 2^-40 times as likely as the most likely one is never drawn.
+        expected[expected < expected.max() * 2.0**-40] = 0
         np.testing.assert_array_equal(distribution(logits, **fields) > 0, expected > 0)
         np.testing.assert_allclose(distribution(logits, **fields), expected, rtol=1e-5, atol=1e-12)
 
@@ -100,7 +102,7 @@ def test_nucleus_is_the_shortest_prefix_that_holds_top_p(
         assert top_p == 1.0
         return
     count = len(found.token_ids)
-    np.testing.assert_array_equal(found.token_ids, order[:count])
+    np.testing.assert_array_equal(found.token_ids, np.sort(order[:count]))
     rounding = 1e-6
     assert mass[count - 1] >= top_p - rounding
     assert count == 1 or mass[count - 2] < top_p + rounding
