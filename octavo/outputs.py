@@ -43,6 +43,7 @@ class RequestMetrics:
     arrival_time: float
     first_token_time: float | None = None
     finished_time: float | None = None
+    scheduled_time: float | None = None
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.messages import AddRequest, EngineReady, SchedulerStats, SequenceOutput, StepOutputs
 from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Executable
 from octavo.sampling.logprobs import prompt_logprobs
@@ -130,13 +130,14 @@ class Engine:
             self._forget(sequence)
             outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
         if step.sequences:
+            self._note_first_steps(step)
             built = self._batches.build(step)
             logits = self._executable.run(built.batch)
             self._read_prompt_logprobs(built.prompt_rows, logits)
             sampled = self._sample(built, logits)
             self._scheduler.update(step)
             outputs += self._append(built.sampling, sampled)
-        return StepOutputs(outputs, self._stats(step.num_tokens, time.perf_counter() - started))
+        return StepOutputs(outputs, self._stats(step, time.perf_counter() - started))
 
     def _sequence(self, request: AddRequest) -> Sequence:
         """Raises ValueError for a request that can not run."""
@@ -178,7 +179,10 @@ class Engine:
             sequence.token_ids.append(token.token_id)
             sequence.sampling.append(token.token_id)
             output = SequenceOutput(
-                sequence.request_id, [token.token_id], num_cached_tokens=sequence.num_cached_tokens
+                sequence.request_id,
+                [token.token_id],
+                num_cached_tokens=sequence.num_cached_tokens,
+                scheduled_time=sequence.scheduled_time,
             )
             if token.logprobs is not None:
                 output.logprobs = [token.logprobs]
@@ -196,7 +200,13 @@ class Engine:
         self._batches.release(sequence)
         del self._sequences[sequence.request_id]
 
-    def _stats(self, num_tokens: int, seconds: float) -> SchedulerStats:
+    def _note_first_steps(self, step: Step) -> None:
+        now = time.monotonic()
+        for sequence in step.sequences:
+            if not sequence.scheduled_time:
+                sequence.scheduled_time = now
+
+    def _stats(self, step: Step, seconds: float) -> SchedulerStats:
         cache = self._prefix_cache
         return SchedulerStats(
             num_running=len(self._scheduler.running),
@@ -206,6 +216,7 @@ class Engine:
             num_preemptions=self._scheduler.num_preemptions,
             prefix_cache_queries=0 if cache is None else cache.queries,
             prefix_cache_hits=0 if cache is None else cache.hits,
-            num_scheduled_tokens=num_tokens,
+            num_scheduled_tokens=step.num_tokens,
             step_seconds=seconds,
+            num_scheduled_sequences=len(step.sequences),
         )

@@ -63,6 +63,7 @@ class SequenceOutput(msgspec.Struct, array_like=True):
     `finish_reason` is "stop", "length" or "abort" on the last one; `stop_reason` the stop token id, None
     for end-of-sequence. `prompt_logprobs` comes once, with the first token: None for position 0, then one
     entry for each prompt token. `num_cached_tokens` are prompt tokens that the prefix cache gave.
+    `scheduled_time` is the machine's `time.monotonic()` when this engine first ran the sequence, 0 if never.
     """
 
     request_id: str
@@ -72,6 +73,7 @@ class SequenceOutput(msgspec.Struct, array_like=True):
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     num_cached_tokens: int = 0
+    scheduled_time: float = 0.0
 
 
 class SchedulerStats(msgspec.Struct, array_like=True):
@@ -86,6 +88,7 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     prefix_cache_hits: int = 0
     num_scheduled_tokens: int = 0
     step_seconds: float = 0.0
+    num_scheduled_sequences: int = 0
 
 
 class StepOutputs(msgspec.Struct, tag="step", array_like=True):

@@ -300,6 +300,8 @@ class OutputProcessor:
             state.num_cached_tokens = output.num_cached_tokens
         if state.metrics.first_token_time is None and output.token_ids:
             state.metrics.first_token_time = now
+        if state.metrics.scheduled_time is None and output.scheduled_time:
+            state.metrics.scheduled_time = output.scheduled_time
         if output.prompt_logprobs is not None and state.prompt_logprobs is None:
             state.prompt_logprobs = [
                 None if each is None else decode_logprobs(each, self._tokenizer)

@@ -41,6 +41,7 @@ class Sequence:
         "request_id",
         "row",
         "sampling",
+        "scheduled_time",
         "status",
         "stop_token_ids",
         "token_ids",
@@ -66,6 +67,8 @@ class Sequence:
         self.num_known_blocks = 0
         """Leading blocks that were offered to the prefix cache, or came from it."""
         self.was_admitted = False
+        self.scheduled_time = 0.0
+        """`time.monotonic()` of the first step that ran it, for the time that it had to wait."""
         self.num_cached_tokens = 0
         """Prompt tokens that the prefix cache gave when the sequence was first admitted."""
 
