@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo.config import EngineConfig
 
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     {
         "compilation_config",
         "disable_custom_all_reduce",
@@ -22,7 +22,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 """They tune what is not there (CUDA graphs, swapping, downloads), so that any value may be dropped."""
 
-_ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+ONLY_AT: dict[str, tuple[tuple[Any, ...], str]] = {
     "tensor_parallel_size": ((1,), "the model runs in one process"),
     "pipeline_parallel_size": ((1,), "the model runs in one process"),
     "data_parallel_size": ((1,), "start several servers instead"),
@@ -56,12 +56,12 @@ def engine_config(model: str, arguments: dict[str, Any]) -> EngineConfig:
     for name, value in arguments.items():
         if name in fields:
             settings[name] = value
-        elif name in _ONLY:
-            allowed, reason = _ONLY[name]
+        elif name in ONLY_AT:
+            allowed, reason = ONLY_AT[name]
             if value not in allowed:
                 works = " or ".join(f"{name}={each!r}" for each in allowed)
                 raise ValueError(f"{name}={value!r} does not work here: {reason}; leave it at {works}")
-        elif name not in _WITHOUT_EFFECT:
+        elif name not in WITHOUT_EFFECT:
             close = difflib.get_close_matches(name, fields, 1)
             hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(fields))}"
             raise TypeError(f"LLM() got an unexpected keyword argument {name!r}{hint}")

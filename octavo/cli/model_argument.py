@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from octavo import vllm_arguments
 from octavo.cli.flags import add_flags, config_of
+from octavo.cli.vllm_flags import NAMES, add_vllm_flags
 from octavo.config import EngineConfig
 
 
@@ -14,11 +16,18 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "positional_model", nargs="?", metavar="MODEL", help="same as --model; none of both: the demo model"
     )
     add_flags(parser, EngineConfig)
+    add_vllm_flags(parser)
 
 
 def engine_config(arguments: argparse.Namespace) -> EngineConfig:
-    """The engine's config; raises ValueError for two models or a setting out of bounds."""
+    """The engine's config.
+
+    Raises ValueError for two models, a setting out of bounds, or a flag of vLLM's with a value that asks for
+    what octavo does not do.
+    """
     positional, named = arguments.positional_model, getattr(arguments, "model", None)
     if positional is not None and named is not None and positional != named:
         raise ValueError(f"model (--model): {named!r} and {positional!r} were both given; one is enough")
-    return config_of(EngineConfig, arguments, model=positional or named or "")
+    model = positional or named or ""
+    vllm_arguments.engine_config(model, {n: getattr(arguments, n) for n in NAMES if hasattr(arguments, n)})
+    return config_of(EngineConfig, arguments, model=model)

@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if key := os.environ.get("OCTAVO_API_KEY"):
         server_config.api_key = (*server_config.api_key, key)
     server_config.read_chat_template()
+    server_config.check_certificate()
     with (
         listen(server_config.host, server_config.port) as listener,
         asyncio.Runner(loop_factory=loop_factory()) as runner,

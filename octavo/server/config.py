@@ -78,3 +78,15 @@ class ServerConfig:
             return Path(given).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"chat_template (--chat-template): cannot read {given}: {error}") from error
+
+    def check_certificate(self) -> None:
+        """Raise ValueError when the TLS files can not be read or do not belong together."""
+        if self.ssl_certfile is None:
+            return
+        import ssl
+
+        try:
+            ssl.create_default_context().load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        except OSError as error:
+            files = f"{self.ssl_certfile} and {self.ssl_keyfile}"
+            raise ValueError(f"ssl_certfile (--ssl-certfile): cannot use {files}: {error}") from error

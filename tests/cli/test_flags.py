@@ -98,6 +98,25 @@ def test_the_model_by_position_or_by_flag() -> None:
         engine("one", "--model", "two")
 
 
+def test_flags_of_vllm_that_change_nothing_here_are_accepted() -> None:
+    arguments = ["--tensor-parallel-size", "1", "--enforce-eager", "m.gguf", "--swap-space=4"]
+    assert engine(*arguments, "--no-enable-lora", "--download_dir", "/x") == EngineConfig(model="m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tensor-parallel-size", "4"], "tensor_parallel_size=4 does not work here"),
+        (["--quantization", "awq"], "the quantisation that it is stored in"),
+        (["--trust-remote-code"], "never run"),
+        (["--speculative-config", '{"model": "x"}'], "not supported yet"),
+    ],
+)
+def test_flags_of_vllm_that_ask_for_more_say_why_not(arguments: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        engine(*arguments)
+
+
 def test_bounds_are_the_config_s() -> None:
     with pytest.raises(ValueError, match=r"max_num_seqs \(--max-num-seqs\) must be at least 1"):
         parse(EngineConfig, "--max-num-seqs", "0")

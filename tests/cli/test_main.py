@@ -81,6 +81,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve", "--kv-cache-memory-bytes", "much"], 2, "expected a size such as 4GiB"),
         (["serve", "--dtype", "bfloat16"], 2, "invalid choice: 'bfloat16'"),
         (["serve", "--chat-template", "no/such.jinja"], 1, "chat_template (--chat-template): cannot read"),
+        (["serve", "--ssl-keyfile", "no", "--ssl-certfile", "such"], 1, "cannot use such and no: "),
         (["serve", "--port", "0", "no/such.gguf"], 1, "model (--model): 'no/such.gguf' is not there"),
         (["complete", "no/such.gguf", "--prompt", "x"], 1, "'no/such.gguf' is not there"),
         (["complete", "--prompt", ""], 1, "prompt (--prompt) is empty"),

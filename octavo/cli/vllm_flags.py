@@ -1,0 +1,31 @@
+"""vLLM's flags that octavo does not have: a command line brought along from vLLM works, or says why not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from octavo.config import flag_name
+from octavo.vllm_arguments import ONLY_AT, WITHOUT_EFFECT
+
+NAMES = (*ONLY_AT, *sorted(WITHOUT_EFFECT))
+
+
+def add_vllm_flags(parser: argparse.ArgumentParser) -> None:
+    """Add them all, hidden from the help."""
+    for name in NAMES:
+        options: dict[str, Any] = {"type": _value}
+        if ONLY_AT.get(name, ((),))[0] == (False,) or name.startswith(("disable_", "enforce_", "use_")):
+            options = {"action": argparse.BooleanOptionalAction}
+        parser.add_argument(
+            flag_name(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options
+        )
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, null or an object in JSON's writing; else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
