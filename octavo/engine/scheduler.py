@@ -10,9 +10,10 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.block_pool import BlockPool
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.sequence import Sequence, Status
+from octavo.engine.sequence_blocks import SequenceBlocks
 from octavo.runtime.backend import BLOCK_SIZE
 
 _order = attrgetter("order")
@@ -64,15 +65,14 @@ class Scheduler:
     to waiting sequences, none out of turn, so that none starves.
     """
 
-    __slots__ = ("_pool", "_prefix_cache", "_settings", "num_preemptions", "running", "waiting")
+    __slots__ = ("_blocks", "_settings", "num_preemptions", "running", "waiting")
 
     def __init__(
         self, settings: SchedulerSettings, pool: BlockPool, prefix_cache: PrefixCache | None
     ) -> None:
         """`prefix_cache` None computes every prompt in full."""
         self._settings = settings
-        self._pool = pool
-        self._prefix_cache = prefix_cache
+        self._blocks = SequenceBlocks(pool, prefix_cache)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_preemptions = 0
@@ -86,7 +86,7 @@ class Scheduler:
         queue = self.running if sequence.status is Status.RUNNING else self.waiting
         del queue[bisect_left(queue, sequence.order, key=_order)]
         sequence.status = Status.FINISHED
-        self._free_blocks(sequence)
+        self._blocks.release(sequence)
 
     def schedule(self) -> Step:
         """The next step; empty only when nothing runs or waits, or what waited was `outgrown`.
@@ -107,7 +107,7 @@ class Scheduler:
             computed = sequence.num_computed_tokens + num_new
             sequence.num_computed_tokens = computed
             if computed >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:
-                self._offer_blocks(sequence)
+                self._blocks.offer(sequence)
 
     def _schedule_running(self, step: Step, spare_outputs: int) -> int:
         budget = self._settings.max_num_batched_tokens
@@ -136,7 +136,7 @@ class Scheduler:
             and step.num_tokens < settings.max_num_batched_tokens
         ):
             sequence = waiting[0]
-            if blocks_for(len(sequence.token_ids)) > self._pool.num_blocks:
+            if not self._blocks.ever_fits(sequence):
                 step.outgrown.append(sequence)
                 self.remove(sequence)
                 continue
@@ -163,8 +163,7 @@ class Scheduler:
 
         Returns False if it was itself the last and so preempted, or removed because it has the pool alone.
         """
-        count = blocks_for(num_tokens) - len(sequence.block_table)
-        while (blocks := self._pool.allocate(count)) is None:
+        while not self._blocks.grow(sequence, num_tokens):
             if len(self.running) == 1:
                 step.outgrown.append(sequence)
                 self.remove(sequence)
@@ -174,7 +173,6 @@ class Scheduler:
             step.preempted.append(victim)
             if victim is sequence:
                 return False
-        sequence.block_table += blocks
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -185,53 +183,13 @@ class Scheduler:
         self.num_preemptions += 1
 
     def _admit(self, sequence: Sequence, budget: int) -> bool:
-        """Move the head of the queue to `running` with blocks for all its tokens; False if it can not.
-
-        Taking all blocks at once keeps prompts that are computed side by side from preempting one another.
-        """
-        num_tokens = len(sequence.token_ids)
-        cached = self._match(sequence)
+        """Move the head of the queue to `running` with blocks for all its tokens; False if it can not."""
         whole = not self._settings.chunked_prefill and sequence.num_prompt_logprobs is None
-        if whole and num_tokens - len(cached) * BLOCK_SIZE > budget:
+        if whole and len(sequence.token_ids) - self._blocks.num_cached(sequence) > budget:
             return False
-        pool = self._pool
-        needed = blocks_for(num_tokens) - len(cached)
-        if needed > pool.num_free - sum(pool.ref_counts[block] == 0 for block in cached):
+        if not self._blocks.admit(sequence):
             return False
-
-        pool.share(cached)
-        blocks = pool.allocate(needed)
-        assert blocks is not None
-        sequence.block_table = cached + blocks
-        sequence.num_computed_tokens = len(cached) * BLOCK_SIZE
-        sequence.num_known_blocks = len(cached)
-        if self._prefix_cache is not None and not sequence.was_admitted:
-            self._prefix_cache.queries += num_tokens
-            self._prefix_cache.hits += sequence.num_computed_tokens
-            sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
-        sequence.was_admitted = True
         del self.waiting[0]
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=_order)
         return True
-
-    def _match(self, sequence: Sequence) -> list[int]:
-        """Cached blocks to start from: not the last token, whose logits are wanted, and none where those of
-        the prompt are."""
-        if self._prefix_cache is None or sequence.num_prompt_logprobs is not None:
-            return []
-        return self._prefix_cache.match(sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE))
-
-    def _offer_blocks(self, sequence: Sequence) -> None:
-        if self._prefix_cache is None:
-            return
-        known, full = sequence.num_known_blocks, sequence.num_computed_tokens // BLOCK_SIZE
-        digests = sequence.block_digests(full)
-        for index in range(known, full):
-            self._prefix_cache.insert(digests[index], sequence.block_table[index])
-        sequence.num_known_blocks = full
-
-    def _free_blocks(self, sequence: Sequence) -> None:
-        self._pool.free(reversed(sequence.block_table))
-        sequence.block_table = []
-        sequence.num_computed_tokens = 0
