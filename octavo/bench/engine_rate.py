@@ -12,6 +12,9 @@ from octavo.engine.messages import AddRequest
 from octavo.model.load import read_spec, resolve_model
 from octavo.sampling_params import SamplingParams
 
+SECONDS = 1.0
+"""How long a workload is timed at least."""
+
 
 class EngineRate:
     """An engine that is timed step by step. Every prompt is new, so that the prefix cache gives nothing."""
@@ -27,23 +30,31 @@ class EngineRate:
         self.ready = self._engine.ready()
 
     def tokens_per_second(self, workload: Workload) -> float:
-        """Time the workload once, after an untimed prefill. Raises ValueError when it is too long."""
+        """Time the workload again and again for at least a second, after one untimed run.
+
+        Raises ValueError when it is too long for the model or too large for the KV cache.
+        """
         length = workload.prompt_tokens + workload.output_tokens + workload.batch
         if length > self.ready.max_model_len:
             raise ValueError(f"{workload.name} takes {length} positions, over {self.ready.max_model_len}")
-        return self._prefill(workload) if workload.kind == "prefill" else self._decode(workload)
+        once = self._prefill if workload.kind == "prefill" else self._decode
+        once(workload)
+        num_tokens, seconds = 0, 0.0
+        while seconds < SECONDS:
+            more, elapsed = once(workload)
+            num_tokens += more
+            seconds += elapsed
+        return num_tokens / seconds
 
-    def _prefill(self, workload: Workload) -> float:
-        elapsed = 0.0
-        for _ in range(2):
-            self._add(workload)
-            started = time.perf_counter()
-            while self._engine.has_work:
-                self._engine.step()
-            elapsed = time.perf_counter() - started
-        return workload.prompt_tokens * workload.batch / elapsed
+    def _prefill(self, workload: Workload) -> tuple[int, float]:
+        """Tokens, and the seconds that they took."""
+        self._add(workload)
+        started = time.perf_counter()
+        while self._engine.has_work:
+            self._engine.step()
+        return workload.prompt_tokens * workload.batch, time.perf_counter() - started
 
-    def _decode(self, workload: Workload) -> float:
+    def _decode(self, workload: Workload) -> tuple[int, float]:
         """Timed from when every sequence has its first token; those that were first are a little longer."""
         request_ids = self._add(workload)
         waiting = set(request_ids)
@@ -57,7 +68,7 @@ class EngineRate:
         self._engine.abort(request_ids)
         if num_tokens != workload.batch * workload.output_tokens:
             raise ValueError(f"{workload.name} does not fit the KV cache: sequences had to wait")
-        return num_tokens / elapsed
+        return num_tokens, elapsed
 
     def _add(self, workload: Workload) -> list[str]:
         params = SamplingParams(

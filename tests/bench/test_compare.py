@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from octavo.bench import compare as comparison
+from octavo.bench import engine_rate as timing
 from octavo.bench.compare import Report, take_turns
 from octavo.bench.engine_rate import EngineRate
 from octavo.bench.llama_cpp import LlamaCpp
@@ -113,6 +114,11 @@ def test_a_peer_needs_its_programs_and_a_file(tmp_path: Path):
     peer_of(tmp_path)
     with pytest.raises(ValueError, match="GGUF files only"):
         LlamaCpp(tmp_path, tmp_path, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
