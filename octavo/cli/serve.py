@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from octavo.cli.event_loop import loop_factory
 from octavo.cli.flags import add_flags, config_of
 from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.config import EngineConfig
+from octavo.observe.logs import log_as_json, relay
 from octavo.server.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     server_config = config_of(ServerConfig, arguments)
     if key := os.environ.get("OCTAVO_API_KEY"):
         server_config.api_key = (*server_config.api_key, key)
+    if getattr(arguments, "disable_log_stats", False):
+        server_config.log_stats_interval = 0.0
+    if server_config.log_format == "json":
+        log_as_json(server_config.uvicorn_log_level)
     server_config.read_chat_template()
     server_config.check_certificate()
     with (
@@ -112,7 +116,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def say(line: str) -> None:
     """A line for whoever started the server."""
-    print(f"octavo: {line}", file=sys.stderr, flush=True)
+    relay("octavo.serve", f"octavo: {line}\n")
 
 
 def _import_server() -> None:

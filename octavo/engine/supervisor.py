@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from octavo.observe.logs import relay
+
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "octavo.engine.process")
 _KEPT_LINES = 20
 _LONGEST_LINE = 4096
@@ -81,7 +83,7 @@ class EngineProcess:
         with self._popen.stdout as output:
             while line := output.readline(_LONGEST_LINE):
                 text = line.decode(errors="replace")
-                sys.stderr.write(text)
+                relay("octavo.engine.process", text)
                 if text.strip():
                     self._last_lines.append(text.strip())
 

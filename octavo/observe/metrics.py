@@ -1,34 +1,54 @@
 """Prometheus metrics under vLLM V1's names, so that its dashboards and autoscalers work unchanged.
 
-Two sources: each step of the engine (`on_step`: load, cache, tokens, gaps between tokens) and each request
-as the server sees it (`RequestTimer`: first token, end to end, outcome).
+Three sources: each step of the engine (`Metrics.on_step`), each request as the server sees it
+(`RequestTimer`), and what is looked up when Prometheus asks (`EngineCollector`, the processes).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 from octavo.engine.messages import SchedulerStats, StepOutputs
-from octavo.outputs import RequestOutput
+from octavo.observe import buckets
+from octavo.observe.engine_collector import EngineCollector, WatchedEngine
+from octavo.observe.histogram import Histogram
+from octavo.observe.other_names import OtherNames
 
 LABELS = ("model_name", "engine")
+FINISH_REASONS = ("stop", "length", "abort", "error")
+ERROR = "error"
 
-TTFT_BUCKETS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-)
-TOKEN_GAP_BUCKETS = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
-)
-E2E_BUCKETS = (
-    *(0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0),
-    *(60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
-STEP_TOKEN_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+Family = TypeVar("Family", Gauge, Counter)
+
+
+class ProcessEngine(WatchedEngine, Protocol):
+    """An engine that has a process of its own."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None while there is none."""
+        ...
+
+
+class Totals:
+    """Plain counts since the server began, for the periodic line of statistics."""
+
+    __slots__ = ("generated_tokens", "prefill_tokens")
+
+    def __init__(self) -> None:
+        self.prefill_tokens = 0
+        self.generated_tokens = 0
 
 
 class RunningTotal:
@@ -47,85 +67,73 @@ class RunningTotal:
 
 
 class Metrics:
-    """The registry of one server; not thread-safe, all calls come from the event loop."""
+    """The series of one server; not thread-safe, all calls come from the event loop."""
 
     def __init__(self, model_name: str, max_model_len: int) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.totals = Totals()
+        self.stats = SchedulerStats()
+        """Of the latest step."""
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
         self._labels = (model_name, "0")
-
-        self._running = self._gauge("num_requests_running", "Sequences in the running batch.")
-        self._waiting = self._gauge("num_requests_waiting", "Sequences that wait for their first step.")
-        usage = "Share of the KV blocks that are in use; 1 is full."
-        self._kv_usage = self._gauge("kv_cache_usage_perc", usage)
-        self._gpu_usage = self._gauge("gpu_cache_usage_perc", usage + " The older name.")
-        self._hit_rate = self._gauge("cpu_prefix_cache_hit_rate", "Prefix cache hits over queries.")
-        self._queries = self._total("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
-        self._hits = self._total("prefix_cache_hits", "Prompt tokens that the prefix cache gave.")
-        self._preemptions = self._total("num_preemptions", "Sequences put back in the queue for memory.")
-        self._step_tokens = self._histogram(
-            "iteration_tokens_total", "Tokens in a step, prefill and decode.", STEP_TOKEN_BUCKETS
-        )
-
-        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of requests that got a token.")
-        self._generation_tokens = self._counter("generation_tokens", "Generated tokens.")
-        self._gap = self._histogram(
-            "inter_token_latency_seconds", "Time between two outputs of a sequence.", TOKEN_GAP_BUCKETS
-        )
-        self._gap_by_older_name = self._histogram(
-            "time_per_output_token_seconds", "The older name of inter_token_latency.", TOKEN_GAP_BUCKETS
-        )
-        self.request_token_time = self._histogram(
-            "request_time_per_output_token_seconds",
-            "A request's mean time per token after the first.",
-            TOKEN_GAP_BUCKETS,
-        )
-        self.ttft = self._histogram("time_to_first_token_seconds", "Time to first token.", TTFT_BUCKETS)
-        self.e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token.", E2E_BUCKETS)
-        token_buckets = tuple(_one_two_five(max_model_len))
-        self.request_prompt = self._histogram(
-            "request_prompt_tokens", "Prompt tokens of a request.", token_buckets
-        )
-        self.request_generation = self._histogram(
-            "request_generation_tokens", "Generated tokens of a request.", token_buckets
-        )
-        self._success = Counter(
-            "vllm:request_success",
-            "Requests that ended.",
-            (*LABELS, "finished_reason"),
-            registry=self.registry,
-        )
-        for reason in ("stop", "length", "abort"):
-            self._success.labels(*self._labels, reason)
-        self.failure = self._counter("request_failure", "Requests that the engine could not finish.")
         self._last_output: dict[str, float] = {}
+        self._add_step_series()
+        self._add_request_series(buckets.one_two_five(max_model_len))
+        self._add_absent_series()
+
+    def watch(self, engine: ProcessEngine) -> None:
+        """Show the engine's settings, condition and process as well."""
+        labels = dict(zip(LABELS, self._labels, strict=True))
+        self._registry.register(EngineCollector(engine, labels))
+        pid: Callable[[], int | str] = lambda: engine.pid or "none"  # noqa: E731
+        ProcessCollector(namespace="octavo_engine", pid=pid, registry=self._registry)
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(OtherNames(self._registry))
 
     def on_step(self, step: StepOutputs) -> None:
         """Take in one step of the engine."""
         now = time.monotonic()
         num_tokens = 0
+        num_decodes: dict[float, int] = {}
         for output in step.outputs:
             num_tokens += len(output.token_ids)
             last = self._last_output.pop(output.request_id, None)
             if last is not None and output.token_ids:
-                self._gap.observe(now - last)
-                self._gap_by_older_name.observe(now - last)
+                num_decodes[last] = num_decodes.get(last, 0) + 1
             if output.finish_reason is None:
                 self._last_output[output.request_id] = now
+        for last, count in num_decodes.items():
+            self._gap.observe(now - last, count)
         if num_tokens:
             self._generation_tokens.inc(num_tokens)
-        if step.stats.num_scheduled_tokens:
-            self._step_tokens.observe(step.stats.num_scheduled_tokens)
-        self._forget_aborted(step.stats)
-        self._on_stats(step.stats)
+            self.totals.generated_tokens += num_tokens
+        stats = step.stats
+        if stats.num_scheduled_tokens:
+            self.totals.prefill_tokens += max(0, stats.num_scheduled_tokens - sum(num_decodes.values()))
+            self._step_tokens.observe(stats.num_scheduled_tokens)
+            self._step_sequences.observe(stats.num_scheduled_sequences)
+            self._step_seconds.observe(stats.step_seconds)
+        self._forget_aborted(stats)
+        self._on_stats(stats)
 
     def finished(self, reason: str) -> None:
         """Count a completion that ended with this finish reason."""
-        self._success.labels(*self._labels, reason).inc()
+        self._success[reason].inc()
+
+    def failed(self, num_choices: int) -> None:
+        """Count a request that failed, of whose completions so many were still open."""
+        self._failure.inc()
+        self._success[ERROR].inc(num_choices)
+
+    def prompt_began(self, num_tokens: int, num_cached: int) -> None:
+        """Count the prompt of a request that got its first token."""
+        self._prompt_tokens.inc(num_tokens)
+        self._prompt_tokens_computed.inc(num_tokens - num_cached)
+        self._prompt_tokens_from_cache.inc(num_cached)
+        self._prompt_tokens_cached.inc(num_cached)
 
     def _forget_aborted(self, stats: SchedulerStats) -> None:
         """Drop what is kept of sequences that were aborted, which have no last output; oldest first."""
@@ -134,85 +142,140 @@ class Metrics:
             del self._last_output[next(iter(self._last_output))]
 
     def _on_stats(self, stats: SchedulerStats) -> None:
+        self.stats = stats
         self._running.set(stats.num_running)
         self._waiting.set(stats.num_waiting)
-        usage = 1 - stats.num_free_blocks / stats.num_blocks if stats.num_blocks else 0.0
-        self._kv_usage.set(usage)
-        self._gpu_usage.set(usage)
+        self._waiting_for_capacity.set(stats.num_waiting)
+        self._kv_usage.set(kv_cache_usage(stats))
         self._queries.update(stats.prefix_cache_queries)
         self._hits.update(stats.prefix_cache_hits)
-        if stats.prefix_cache_queries:
-            self._hit_rate.set(stats.prefix_cache_hits / stats.prefix_cache_queries)
+        for gauge in self._hit_rates:
+            gauge.set(prefix_cache_hit_rate(stats))
         self._preemptions.update(stats.num_preemptions)
 
+    def _add_step_series(self) -> None:
+        self._running = self._gauge("num_requests_running", "Sequences in the running batch.")
+        self._waiting = self._gauge("num_requests_waiting", "Sequences that wait for their first step.")
+        by_reason = self._labelled(
+            Gauge, "num_requests_waiting_by_reason", "Waiting sequences, by what they wait for.", "reason"
+        )
+        self._waiting_for_capacity = by_reason.labels(*self._labels, "capacity")
+        by_reason.labels(*self._labels, "deferred")
+        self._kv_usage = self._gauge(
+            "kv_cache_usage_perc", "Share of the KV blocks that are in use; 1 is full."
+        )
+        self._queries = RunningTotal(
+            self._counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
+        )
+        self._hits = RunningTotal(
+            self._counter("prefix_cache_hits", "Prompt tokens that the prefix cache gave.")
+        )
+        self._hit_rates = [
+            self._gauge(f"{device}_prefix_cache_hit_rate", "Prefix cache hits over queries so far.")
+            for device in ("gpu", "cpu")
+        ]
+        self._preemptions = RunningTotal(
+            self._counter("num_preemptions", "Sequences put back in the queue for memory.")
+        )
+        self._generation_tokens = self._counter("generation_tokens", "Generated tokens.")
+        self._step_tokens = self._histogram(
+            "vllm:iteration_tokens_total", "Tokens in a step, prefill and decode.", buckets.STEP_TOKENS
+        )
+        self._step_sequences = self._histogram(
+            "octavo_step_sequences", "Sequences in a step.", buckets.STEP_SEQUENCES
+        )
+        self._step_seconds = self._histogram(
+            "octavo_step_seconds", "Time of a step in the engine.", buckets.STEP_SECONDS
+        )
+        self._gap = self._histogram(
+            "vllm:inter_token_latency_seconds",
+            "Time between two outputs of a sequence.",
+            buckets.TOKEN_SECONDS,
+        )
+
+    def _add_request_series(self, token_counts: Sequence[int]) -> None:
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of requests that got a token.")
+        by_source = self._labelled(
+            Counter, "prompt_tokens_by_source", "Prompt tokens, by where they came from.", "source"
+        )
+        self._prompt_tokens_computed = by_source.labels(*self._labels, "local_compute")
+        self._prompt_tokens_from_cache = by_source.labels(*self._labels, "local_cache_hit")
+        by_source.labels(*self._labels, "external_kv_transfer")
+        self._prompt_tokens_cached = self._counter(
+            "prompt_tokens_cached", "Prompt tokens that came from a cache."
+        )
+        success = self._labelled(Counter, "request_success", "Completions that ended.", "finished_reason")
+        self._success = {reason: success.labels(*self._labels, reason) for reason in FINISH_REASONS}
+        # One series of the other family must have its labels for failures / successes to match any.
+        self._failure = self._labelled(
+            Counter,
+            "request_failure",
+            "Requests that the engine could not finish; the reason is always stop, so that dividing by "
+            "request_success compares the two.",
+            "finished_reason",
+        ).labels(*self._labels, "stop")
+
+        def seconds(name: str, help: str) -> Histogram:
+            return self._histogram(f"vllm:{name}_seconds", help, buckets.REQUEST_SECONDS)
+
+        def tokens(name: str, help: str) -> Histogram:
+            return self._histogram(f"vllm:{name}", help, token_counts)
+
+        self.ttft = self._histogram(
+            "vllm:time_to_first_token_seconds", "Arrival to first token.", buckets.TTFT_SECONDS
+        )
+        self.request_token_time = self._histogram(
+            "vllm:request_time_per_output_token_seconds",
+            "A request's mean time per token after the first.",
+            buckets.TOKEN_SECONDS,
+        )
+        self.e2e = seconds("e2e_request_latency", "Arrival to last token.")
+        self.queue_time = seconds("request_queue_time", "Arrival to the first step that ran the request.")
+        self.prefill_time = seconds("request_prefill_time", "First step to first token.")
+        self.decode_time = seconds("request_decode_time", "First token to last token.")
+        self.inference_time = seconds("request_inference_time", "First step to last token.")
+        self.request_prompt = tokens("request_prompt_tokens", "Prompt tokens of a request.")
+        self.request_prefill_computed = tokens(
+            "request_prefill_kv_computed_tokens", "Prompt tokens of a request that no cache gave."
+        )
+        self.request_generation = tokens("request_generation_tokens", "Generated tokens of a request.")
+        self.request_longest = tokens(
+            "request_max_num_generation_tokens", "Tokens of a request's longest completion."
+        )
+        self.request_max_tokens = tokens("request_params_max_tokens", "The max_tokens of a request.")
+        self.request_choices = self._histogram(
+            "vllm:request_params_n", "Completions that a request asks for.", buckets.CHOICES
+        )
+
+    def _add_absent_series(self) -> None:
+        """What vLLM always exports of parts that octavo does not have, so that sums over both find them."""
+        for name in ("external_prefix_cache", "mm_cache"):
+            for what in ("queries", "hits"):
+                self._counter(f"{name}_{what}", "Always 0: there is no such cache.")
+        self._counter("prompt_tokens_recomputed", "Always 0: a cached token is never computed again.")
+        state = self._labelled(Gauge, "engine_sleep_state", "The engine is always awake.", "sleep_state")
+        for name in ("awake", "weights_offloaded", "discard_all"):
+            state.labels(*self._labels, name).set(name == "awake")
+
     def _gauge(self, name: str, help: str) -> Gauge:
-        return Gauge(f"vllm:{name}", help, LABELS, registry=self.registry).labels(*self._labels)
+        return Gauge(f"vllm:{name}", help, LABELS, registry=self._registry).labels(*self._labels)
 
     def _counter(self, name: str, help: str) -> Counter:
-        return Counter(f"vllm:{name}", help, LABELS, registry=self.registry).labels(*self._labels)
+        return Counter(f"vllm:{name}", help, LABELS, registry=self._registry).labels(*self._labels)
 
-    def _total(self, name: str, help: str) -> RunningTotal:
-        return RunningTotal(self._counter(name, help))
+    def _labelled(self, kind: type[Family], name: str, help: str, label: str) -> Family:
+        return kind(f"vllm:{name}", help, (*LABELS, label), registry=self._registry)
 
-    def _histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(f"vllm:{name}", help, LABELS, registry=self.registry, buckets=buckets)
-        return histogram.labels(*self._labels)
-
-
-class RequestTimer:
-    """Follows one request from its arrival; exactly one of `end` and `fail` closes it."""
-
-    __slots__ = ("_arrival", "_first", "_last", "_metrics", "_num_choices", "_num_open", "_num_tokens")
-
-    def __init__(self, metrics: Metrics, num_choices: int) -> None:
-        self._metrics = metrics
-        self._num_choices = num_choices
-        self._arrival = time.monotonic()
-        self._first: float | None = None
-        self._last = 0.0
-        self._num_tokens = 0
-        self._num_open = num_choices
-
-    def update(self, output: RequestOutput) -> None:
-        """Take in an update, whose completions hold only tokens that no earlier one held."""
-        self._last = time.monotonic()
-        if self._first is None:
-            times = output.metrics
-            first = times.first_token_time if times else None
-            self._first = self._last if first is None else first
-            num_prompt_tokens = len(output.prompt_token_ids)
-            self._metrics.ttft.observe(self._first - self._arrival)
-            self._metrics.prompt_tokens.inc(num_prompt_tokens)
-            self._metrics.request_prompt.observe(num_prompt_tokens)
-        for completion in output.outputs:
-            self._num_tokens += len(completion.token_ids)
-            if completion.finish_reason is not None:
-                self._num_open -= 1
-                self._metrics.finished(completion.finish_reason)
-
-    def end(self) -> None:
-        """The request is over; completions that had not ended count as aborted, with no latency."""
-        for _ in range(self._num_open):
-            self._metrics.finished("abort")
-        if self._num_open or self._first is None:
-            return
-        self._metrics.e2e.observe(self._last - self._arrival)
-        self._metrics.request_generation.observe(self._num_tokens)
-        gaps = self._num_tokens / self._num_choices - 1
-        if gaps > 0:
-            self._metrics.request_token_time.observe((self._last - self._first) / gaps)
-
-    def fail(self) -> None:
-        """The engine could not finish the request."""
-        self._metrics.failure.inc()
+    def _histogram(self, name: str, help: str, bounds: Sequence[float]) -> Histogram:
+        labels = dict(zip(LABELS, self._labels, strict=True))
+        return Histogram(name, help, labels, bounds, self._registry)
 
 
-def _one_two_five(most: int) -> Iterator[int]:
-    """1, 2, 5, 10, 20, 50, ... up to `most`."""
-    decade = 1
-    while True:
-        for step in (1, 2, 5):
-            if step * decade > most:
-                return
-            yield step * decade
-        decade *= 10
+def kv_cache_usage(stats: SchedulerStats) -> float:
+    """Share of the KV blocks that are in use."""
+    return 1 - stats.num_free_blocks / stats.num_blocks if stats.num_blocks else 0.0
+
+
+def prefix_cache_hit_rate(stats: SchedulerStats) -> float:
+    """Share of the prompt tokens looked up in the prefix cache that it had."""
+    return stats.prefix_cache_hits / stats.prefix_cache_queries if stats.prefix_cache_queries else 0.0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import octavo
 from octavo.observe.metrics import Metrics
+from octavo.observe.stats_line import StatsLine
 from octavo.server import chat, completions, health, metrics, models
 from octavo.server.auth import APIKeyMiddleware
 from octavo.server.config import ServerConfig
@@ -39,11 +41,13 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         chat_template=config.read_chat_template(),
         created=now(),
     )
+    serving.metrics.watch(engine)
     engine.on_step = serving.metrics.on_step
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with running(_log_stats(serving)):
+            yield
         await engine.stop()
 
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan)
@@ -59,3 +63,18 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
             CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
     return app
+
+
+async def _log_stats(serving: Serving) -> None:
+    if interval := serving.config.log_stats_interval:
+        await StatsLine(serving.metrics).run(interval)
+
+
+@contextmanager
+def running(work: Coroutine[Any, Any, None]) -> Iterator[None]:
+    """Let `work` run beside the block, and no longer."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()

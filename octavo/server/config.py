@@ -55,6 +55,20 @@ class ServerConfig:
         "Logging",
         choices=("critical", "error", "warning", "info", "debug", "trace"),
     )
+    log_format: str = setting(
+        "text",
+        "Lines for people, or a JSON object a line with time, level, logger, message and the request's id.",
+        "Logging",
+        choices=("text", "json"),
+    )
+    log_stats_interval: float = setting(
+        10.0,
+        "Time between two lines of statistics, which an idle server leaves out; 0 (or --disable-log-stats) "
+        "logs none.",
+        "Logging",
+        unit="seconds",
+        low=0,
+    )
     disable_log_requests: bool = setting(
         False, "Log no line per request.", "Logging", aliases=("--disable-uvicorn-access-log",)
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from octavo.engine.async_engine import EngineDeadError
-from octavo.observe.metrics import RequestTimer
+from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import APIError, bad_input
@@ -43,7 +43,7 @@ class Generation:
 
     async def _run_one(self, serving: Serving, index: int) -> AsyncGenerator[RequestOutput, None]:
         params = self.params[index]
-        timer = RequestTimer(serving.metrics, params.n)
+        timer = RequestTimer(serving.metrics, params.n, params.max_tokens)
         outputs = serving.engine.generate(
             self.prompts[index].token_ids,
             params,

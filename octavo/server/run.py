@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
+from octavo.observe.logs import log_as_json
 from octavo.server.config import ServerConfig
 
 
@@ -28,8 +30,12 @@ class HTTPServer(uvicorn.Server):
 
 def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]) -> HTTPServer:
     """The server for `app`; its `serve(sockets=[...])` returns after SIGTERM or Ctrl-C."""
-    log_config = copy.deepcopy(LOGGING_CONFIG)
-    log_config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    log_config: dict[str, Any] | None = None
+    if config.log_format == "json":
+        log_as_json(config.uvicorn_log_level)
+    else:
+        log_config = copy.deepcopy(LOGGING_CONFIG)
+        log_config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     settings = uvicorn.Config(
         app,
         log_config=log_config,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from octavo.observe import logs
 from octavo.observe.metrics import Metrics
 from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError
@@ -40,8 +41,12 @@ class Serving:
         return name
 
     def response_id(self, kind: str, request: Request, given: str | None) -> str:
-        """`cmpl-...` or the like, from the body's `request_id`, the X-Request-Id header, or drawn."""
+        """`cmpl-...` or the like, from the body's `request_id`, the X-Request-Id header, or drawn.
+
+        What this task logs from now on carries the id.
+        """
         name = given or request.headers.get("x-request-id", "")[:256] or uuid.uuid4().hex
+        logs.request_id.set(name)
         return f"{kind}-{name}"
 
     def engine_id(self, response_id: str) -> str:

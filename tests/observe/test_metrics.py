@@ -9,8 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.live_server import LiveServer, live_server
 
+import octavo
 from octavo.engine.messages import SchedulerStats, SequenceOutput, StepOutputs
-from octavo.observe.metrics import Metrics, RequestTimer
+from octavo.observe.metrics import Metrics
+from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import CompletionOutput, RequestMetrics, RequestOutput
 
 VLLM_SAMPLES = {
@@ -169,7 +171,8 @@ def test_an_abort_and_a_failure(metrics: Metrics) -> None:
     RequestTimer(metrics, 1).fail()
     found = samples(metrics.render().decode())
     assert found["vllm:request_success_total", "abort"] == 2
-    assert found["vllm:request_failure_total", ""] == 1
+    assert found["vllm:request_failure_total", "stop"] == 1
+    assert found["vllm:request_success_total", "error"] == 1
     assert found["vllm:e2e_request_latency_seconds_count", ""] == 0
 
 
@@ -194,6 +197,27 @@ def test_what_a_server_tells() -> None:
     assert found["vllm:kv_cache_usage_perc"] == 0
     assert reasons["vllm:request_success_total", "length"] == 3
     assert found["process_resident_memory_bytes"] > 0
+
+
+def test_what_prometheus_is_told_of_the_engine() -> None:
+    with live_server() as server:
+        text = server.http.get("/metrics").text
+    [cache] = labels_of(text, "vllm:cache_config_info")
+    assert cache["num_gpu_blocks"] == "128"
+    assert cache["block_size"] == "16"
+    assert cache["enable_prefix_caching"] == "True"
+    assert cache["kv_cache_size_tokens"] == "2048"
+    [settings] = labels_of(text, "octavo_engine_config_info")
+    assert settings["max_model_len"] == "256"
+    assert settings["max_num_batched_tokens"] == "512"
+    assert labels_of(text, "octavo_build_info")[0]["version"] == octavo.__version__
+    assert samples(text)["octavo_engine_up", ""] == 1
+    assert samples(text)["octavo_engine_restarts_total", ""] == 0
+
+
+def labels_of(text: str, name: str) -> list[dict[str, str]]:
+    families = text_string_to_metric_families(text)
+    return [sample.labels for family in families for sample in family.samples if sample.name == name]
 
 
 def read_stream(server: LiveServer, body: dict[str, Any]) -> bytes:

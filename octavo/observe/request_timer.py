@@ -1,0 +1,93 @@
+"""One request, from its arrival to its end, as the server sees it."""
+
+from __future__ import annotations
+
+import time
+
+from octavo.observe.metrics import Metrics
+from octavo.outputs import RequestMetrics, RequestOutput
+
+
+class RequestTimer:
+    """Follows one request from its arrival; exactly one of `end` and `fail` closes it."""
+
+    __slots__ = (
+        "_arrival",
+        "_first",
+        "_last",
+        "_max_tokens",
+        "_metrics",
+        "_num_cached",
+        "_num_open",
+        "_num_prompt",
+        "_num_tokens",
+        "_times",
+    )
+
+    def __init__(self, metrics: Metrics, num_choices: int, max_tokens: int | None = None) -> None:
+        """`max_tokens` is the request's limit, None if it has none of its own."""
+        self._metrics = metrics
+        self._max_tokens = max_tokens
+        self._arrival = time.monotonic()
+        self._first: float | None = None
+        self._last = 0.0
+        self._times: RequestMetrics | None = None
+        self._num_prompt = 0
+        self._num_cached = 0
+        self._num_tokens = [0] * num_choices
+        self._num_open = num_choices
+
+    def update(self, output: RequestOutput) -> None:
+        """Take in an update, whose completions hold only tokens that no earlier one held."""
+        self._last = time.monotonic()
+        if self._first is None:
+            self._begin(output)
+        for completion in output.outputs:
+            self._num_tokens[completion.index] += len(completion.token_ids)
+            if completion.finish_reason is not None:
+                self._num_open -= 1
+                self._metrics.finished(completion.finish_reason)
+
+    def end(self) -> None:
+        """The request is over; completions that had not ended count as aborted, with no latency."""
+        for _ in range(self._num_open):
+            self._metrics.finished("abort")
+        if self._num_open or self._first is None:
+            return
+        metrics, total = self._metrics, sum(self._num_tokens)
+        metrics.e2e.observe(self._last - self._arrival)
+        metrics.request_generation.observe(total)
+        metrics.request_longest.observe(max(self._num_tokens))
+        metrics.request_choices.observe(len(self._num_tokens))
+        metrics.request_prefill_computed.observe(self._num_prompt - self._num_cached)
+        if self._max_tokens is not None:
+            metrics.request_max_tokens.observe(self._max_tokens)
+        gaps = total / len(self._num_tokens) - 1
+        if gaps > 0:
+            metrics.request_token_time.observe((self._last - self._first) / gaps)
+        self._observe_phases(self._first)
+
+    def fail(self) -> None:
+        """The engine could not finish the request."""
+        self._metrics.failed(self._num_open)
+
+    def _begin(self, output: RequestOutput) -> None:
+        self._times = output.metrics
+        first = self._times.first_token_time if self._times else None
+        self._first = self._last if first is None else first
+        self._num_prompt = len(output.prompt_token_ids)
+        self._num_cached = min(output.num_cached_tokens, self._num_prompt)
+        self._metrics.ttft.observe(self._first - self._arrival)
+        self._metrics.prompt_began(self._num_prompt, self._num_cached)
+        self._metrics.request_prompt.observe(self._num_prompt)
+
+    def _observe_phases(self, first: float) -> None:
+        """Queue, prefill and decode; a request that ended without a step has none of them."""
+        scheduled = self._times.scheduled_time if self._times else None
+        if scheduled is None:
+            return
+        metrics = self._metrics
+        metrics.queue_time.observe(max(0.0, scheduled - self._arrival))
+        metrics.prefill_time.observe(max(0.0, first - scheduled))
+        metrics.decode_time.observe(self._last - first)
+        metrics.inference_time.observe(self._last - scheduled)
