@@ -85,6 +85,8 @@ class Executor {
     int result_cols() const { return result_.cols; }
     size_t weight_bytes() const { return packed_.bytes(); }
     int threads() const { return pool_.size(); }
+    ThreadPool& pool() { return pool_; }
+    const Kernels& kernels() const { return kernels_; }
     const char* isa() const { return kernels_.name; }
 
     // The index of the largest of each row's columns.

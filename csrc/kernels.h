@@ -71,6 +71,33 @@ struct AttentionTile {
 constexpr int kQueryRows = 16;
 constexpr int kSplit = 256;  // positions whose softmax is computed at once; splits are merged in order
 
+// The weight of a logit x is round(2^40 * 2^e), e = (x - top) * scale, and 0 where e < floor; -40 <= floor.
+// octavo/sampling/weights.py defines it.
+struct Softmax {
+    float top;
+    float scale;
+    float floor;
+};
+
+constexpr int kWeightBits = 40;
+constexpr int64_t kWeightBlock = 256;
+constexpr int64_t kMaximaStride = 1024;  // logits that share 16 maxima
+
+inline int64_t weight_blocks(int64_t n) { return (n + kWeightBlock - 1) / kWeightBlock; }
+inline int64_t num_maxima(int64_t n) { return (n + kMaximaStride - 1) / kMaximaStride * 16; }
+
+// Passes over a row of logits.
+struct SamplingKernels {
+    // The largest value, NaN if there is one, and the largest of each of num_maxima(n) disjoint parts.
+    float (*maxima)(const float* x, int64_t n, float* parts);
+    // The sum of the weights, and of those of each block of 256.
+    uint64_t (*sum_weights)(const float* x, int64_t n, const Softmax& softmax, uint64_t* blocks);
+    void (*weights)(const float* x, int64_t n, const Softmax& softmax, uint64_t* out);
+    // The logits that are at least `limit` and their places, in order; returns how many.
+    int64_t (*collect)(const float* x, int64_t n, float limit, int32_t* places, float* values);
+    int64_t (*count_above)(const float* x, int64_t n, float limit);
+};
+
 struct Kernels {
     const char* name;
     int tile_rows;
@@ -88,6 +115,7 @@ struct Kernels {
     void (*attention)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
                       float* scratch);
     int64_t (*argmax)(const float* x, int64_t n);
+    SamplingKernels sampling;
 };
 
 inline int64_t attention_scratch_floats(int head_dim) {

@@ -9,6 +9,7 @@
 
 #include "executor.h"
 #include "roofline.h"
+#include "sampling.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -110,6 +111,7 @@ NB_MODULE(_native, module) {
     using octavo::Program;
     module.def("isas", &octavo::isas, "The ISA tiers that this processor has, plainest first.");
     octavo::bind_roofline(module);
+    octavo::bind_sampling(module);
     nb::class_<Program>(module, "Program")
         .def(nb::init<int, const std::string&, int64_t, int64_t>(), "threads"_a, "isa"_a, "max_tokens"_a,
              "max_outputs"_a)
@@ -128,6 +130,11 @@ NB_MODULE(_native, module) {
              })
         .def("run", &Program::run)
         .def("argmax", &Program::argmax)
+        .def(
+            "sampler",
+            [](Program& p) { return new octavo::Sampler(p.executor.pool(), p.executor.kernels()); },
+            nb::rv_policy::take_ownership, nb::keep_alive<0, 1>(),
+            "Samples on the program's threads, so not while it runs.")
         .def_prop_ro("weight_bytes", [](Program& p) { return p.executor.weight_bytes(); })
         .def_prop_ro("threads", [](Program& p) { return p.executor.threads(); })
         .def_prop_ro("isa", [](Program& p) { return std::string(p.executor.isa()); });

@@ -11,7 +11,8 @@ namespace octavo::OCTAVO_TIER {
 // How many vectors beside each other a register block of four rows has room for.
 constexpr int kWide = 1;
 
-// Rows that an integer kernel computes together.
+// Rows and panels that an integer kernel computes together.
+constexpr int kTilePanels = 1;
 constexpr int kTileRows = 4;
 
 struct f32x16 {
@@ -81,6 +82,26 @@ static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.lo, bound, _CMP_GT_OQ), a.lo),
             _mm256_and_ps(_mm256_cmp_ps(x.hi, bound, _CMP_GT_OQ), a.hi)};
 }
+static inline f32x16 where_at_least(f32x16 x, float limit, f32x16 a) {
+    __m256 bound = _mm256_set1_ps(limit);
+    return {_mm256_and_ps(_mm256_cmp_ps(x.lo, bound, _CMP_GE_OQ), a.lo),
+            _mm256_and_ps(_mm256_cmp_ps(x.hi, bound, _CMP_GE_OQ), a.hi)};
+}
+static inline uint32_t lanes(__m256 lo, __m256 hi) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(lo)) | static_cast<uint32_t>(_mm256_movemask_ps(hi)) << 8;
+}
+// Bit i tells of lane i.
+static inline uint32_t lanes_at_least(f32x16 x, float limit) {
+    __m256 bound = _mm256_set1_ps(limit);
+    return lanes(_mm256_cmp_ps(x.lo, bound, _CMP_GE_OQ), _mm256_cmp_ps(x.hi, bound, _CMP_GE_OQ));
+}
+static inline uint32_t lanes_above(f32x16 x, float limit) {
+    __m256 bound = _mm256_set1_ps(limit);
+    return lanes(_mm256_cmp_ps(x.lo, bound, _CMP_GT_OQ), _mm256_cmp_ps(x.hi, bound, _CMP_GT_OQ));
+}
+static inline uint32_t lanes_nan(f32x16 x) {
+    return lanes(_mm256_cmp_ps(x.lo, x.lo, _CMP_UNORD_Q), _mm256_cmp_ps(x.hi, x.hi, _CMP_UNORD_Q));
+}
 static inline __m256 scale_by_power(__m256 a, __m256 n) {
     __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
@@ -108,6 +129,34 @@ static inline float reduce_max(f32x16 a) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+// 16 lanes of 64-bit integers.
+struct i64x16 {
+    __m256i v[4];
+};
+
+static inline i64x16 zero_i64() {
+    __m256i none = _mm256_setzero_si256();
+    return {none, none, none, none};
+}
+static inline i64x16 add(i64x16 a, i64x16 b) {
+    return {_mm256_add_epi64(a.v[0], b.v[0]), _mm256_add_epi64(a.v[1], b.v[1]),
+            _mm256_add_epi64(a.v[2], b.v[2]), _mm256_add_epi64(a.v[3], b.v[3])};
+}
+static inline __m256i to_i64(__m128 a) {
+    // Added to 1.5 * 2^52 a double is rounded to an integer, which its low bits hold.
+    __m256d magic = _mm256_set1_pd(0x1.8p52);
+    __m256i bits = _mm256_castpd_si256(_mm256_add_pd(_mm256_cvtps_pd(a), magic));
+    return _mm256_sub_epi64(bits, _mm256_castpd_si256(magic));
+}
+// The nearest integer, of two the even one, for 0 <= a < 2^51.
+static inline i64x16 to_i64(f32x16 a) {
+    return {to_i64(_mm256_castps256_ps128(a.lo)), to_i64(_mm256_extractf128_ps(a.lo, 1)),
+            to_i64(_mm256_castps256_ps128(a.hi)), to_i64(_mm256_extractf128_ps(a.hi, 1))};
+}
+static inline void store(uint64_t* p, i64x16 a) {
+    for (int i = 0; i < 4; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + i, a.v[i]);
 }
 
 }  // namespace octavo::OCTAVO_TIER

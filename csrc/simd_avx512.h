@@ -10,7 +10,8 @@ namespace octavo::OCTAVO_TIER {
 // How many vectors beside each other a register block of four rows has room for.
 constexpr int kWide = 4;
 
-// Rows that an integer kernel computes together.
+// Rows and panels that an integer kernel computes together.
+constexpr int kTilePanels = 2;
 constexpr int kTileRows = 8;
 
 struct f32x16 {
@@ -50,6 +51,17 @@ static inline f32x16 round_even(f32x16 a) {
 static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GT_OQ), a.v)};
 }
+static inline f32x16 where_at_least(f32x16 x, float limit, f32x16 a) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GE_OQ), a.v)};
+}
+// Bit i tells of lane i.
+static inline uint32_t lanes_at_least(f32x16 x, float limit) {
+    return _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GE_OQ);
+}
+static inline uint32_t lanes_above(f32x16 x, float limit) {
+    return _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GT_OQ);
+}
+static inline uint32_t lanes_nan(f32x16 x) { return _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q); }
 // a * 2^n for integral n in [-126, 127].
 static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
     __m512i exponent = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
@@ -67,5 +79,24 @@ static inline float reduce_add(f32x16 a) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 static inline float reduce_max(f32x16 a) { return _mm512_reduce_max_ps(a.v); }
+
+// 16 lanes of 64-bit integers.
+struct i64x16 {
+    __m512i lo, hi;
+};
+
+static inline i64x16 zero_i64() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+static inline i64x16 add(i64x16 a, i64x16 b) {
+    return {_mm512_add_epi64(a.lo, b.lo), _mm512_add_epi64(a.hi, b.hi)};
+}
+// The nearest integer, of two the even one, for 0 <= a < 2^51.
+static inline i64x16 to_i64(f32x16 a) {
+    return {_mm512_cvtps_epi64(_mm512_castps512_ps256(a.v)),
+            _mm512_cvtps_epi64(_mm512_extractf32x8_ps(a.v, 1))};
+}
+static inline void store(uint64_t* p, i64x16 a) {
+    _mm512_storeu_si512(p, a.lo);
+    _mm512_storeu_si512(p + 8, a.hi);
+}
 
 }  // namespace octavo::OCTAVO_TIER

@@ -10,7 +10,8 @@ namespace octavo::OCTAVO_TIER {
 // How many vectors beside each other a register block of four rows has room for.
 constexpr int kWide = 1;
 
-// Rows that an integer kernel computes together.
+// Rows and panels that an integer kernel computes together.
+constexpr int kTilePanels = 1;
 constexpr int kTileRows = 4;
 
 struct f32x16 {
@@ -75,6 +76,25 @@ static inline f32x16 round_even(f32x16 a) {
 static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {
     return each_lane([&](int i) { return x.v[i] > limit ? a.v[i] : 0.0f; });
 }
+static inline f32x16 where_at_least(f32x16 x, float limit, f32x16 a) {
+    return each_lane([&](int i) { return x.v[i] >= limit ? a.v[i] : 0.0f; });
+}
+// Bit i tells of lane i.
+static inline uint32_t lanes_at_least(f32x16 x, float limit) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(x.v[i] >= limit) << i;
+    return bits;
+}
+static inline uint32_t lanes_above(f32x16 x, float limit) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(x.v[i] > limit) << i;
+    return bits;
+}
+static inline uint32_t lanes_nan(f32x16 x) {
+    uint32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(x.v[i] != x.v[i]) << i;
+    return bits;
+}
 // a * 2^n for integral n in [-126, 127].
 static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
     return each_lane([&](int i) {
@@ -100,5 +120,31 @@ static inline float reduce_max(f32x16 a) {
     for (int i = 1; i < 16; ++i) a.v[0] = a.v[i] > a.v[0] ? a.v[i] : a.v[0];
     return a.v[0];
 }
+
+// 16 lanes of 64-bit integers.
+struct i64x16 {
+    uint64_t v[16];
+};
+
+static inline i64x16 zero_i64() { return {}; }
+static inline i64x16 add(i64x16 a, i64x16 b) {
+    for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+    return a;
+}
+// The nearest integer, of two the even one, for 0 <= a < 2^51.
+static inline i64x16 to_i64(f32x16 a) {
+    // Added to 1.5 * 2^52 a double is rounded to an integer, which its low bits hold.
+    const double magic = 0x1.8p52;
+    uint64_t magic_bits;
+    std::memcpy(&magic_bits, &magic, 8);
+    i64x16 out;
+    for (int i = 0; i < 16; ++i) {
+        const double sum = static_cast<double>(a.v[i]) + magic;
+        std::memcpy(&out.v[i], &sum, 8);
+        out.v[i] -= magic_bits;
+    }
+    return out;
+}
+static inline void store(uint64_t* p, i64x16 a) { std::memcpy(p, a.v, sizeof a.v); }
 
 }  // namespace octavo::OCTAVO_TIER

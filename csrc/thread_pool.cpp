@@ -33,7 +33,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(const std::function<void(int)>& work) {
     work_ = &work;
-    generation_.fetch_add(1, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_seq_cst);
     if (size_ > 1) generation_.notify_all();
     work(0);
     barrier();
@@ -57,7 +57,9 @@ void ThreadPool::barrier() {
     uint32_t phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
         arrived_.store(0, std::memory_order_relaxed);
-        phase_.store(phase + 1, std::memory_order_release);
+        // Sequentially consistent: notify first looks whether anybody waits, and that look must not pass the
+        // store, or a thread that parks just then sleeps for ever.
+        phase_.store(phase + 1, std::memory_order_seq_cst);
         phase_.notify_all();
         return;
     }

@@ -59,7 +59,7 @@ static inline void dot_group(const uint8_t* quants, const int8_t* q, __m256i sum
     }
 }
 
-template <int ROWS, Encoding E>
+template <int ROWS, int PANELS, Encoding E>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, const LinearOutput& output) {
     const int64_t groups = weight.groups();

@@ -5,7 +5,7 @@
 
 namespace octavo::portable {
 
-template <int ROWS, Encoding E>
+template <int ROWS, int PANELS, Encoding E>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, const LinearOutput& output) {
     const int64_t groups = weight.groups();

@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "linear_float.h"
+#include "sampling.h"
 
 #if defined(OCTAVO_TIER_AVX512)
 #include "linear_quantised_avx512.h"
@@ -15,27 +16,34 @@ namespace octavo {
 namespace OCTAVO_TIER {
 
 // A last tile of fewer rows than kTileRows.
-template <int ROWS, Encoding E>
+template <int ROWS, int PANELS, Encoding E>
 static void remaining_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
                            int64_t rows, const LinearOutput& output) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS)
-            quantised_tile<ROWS, E>(weight, panel, x, row, output);
+            quantised_tile<ROWS, PANELS, E>(weight, panel, x, row, output);
         else
-            remaining_rows<ROWS - 1, E>(weight, panel, x, row, rows, output);
+            remaining_rows<ROWS - 1, PANELS, E>(weight, panel, x, row, rows, output);
     }
+}
+
+template <int PANELS, Encoding E>
+static void quantised_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
+                           int64_t rows, const LinearOutput& output) {
+    for (; rows >= kTileRows; rows -= kTileRows, row += kTileRows)
+        quantised_tile<kTileRows, PANELS, E>(weight, panel, x, row, output);
+    remaining_rows<kTileRows - 1, PANELS, E>(weight, panel, x, row, rows, output);
 }
 
 template <Encoding E>
 static void quantised_linear(const PackedWeight& weight, int64_t first_panel, int64_t panels,
-                             const LinearInput& input, int64_t first_row, int64_t rows,
+                             const LinearInput& input, int64_t row, int64_t rows,
                              const LinearOutput& output) {
-    for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-        int64_t row = first_row, left = rows;
-        for (; left >= kTileRows; left -= kTileRows, row += kTileRows)
-            quantised_tile<kTileRows, E>(weight, panel, input.quantised, row, output);
-        remaining_rows<kTileRows - 1, E>(weight, panel, input.quantised, row, left, output);
-    }
+    int64_t panel = first_panel;
+    const int64_t end = first_panel + panels;
+    for (; panel + kTilePanels <= end; panel += kTilePanels)
+        quantised_rows<kTilePanels, E>(weight, panel, input.quantised, row, rows, output);
+    for (; panel < end; ++panel) quantised_rows<1, E>(weight, panel, input.quantised, row, rows, output);
 }
 
 static void linear(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
@@ -58,7 +66,7 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
 
 static Kernels table(const char* name) {
     return {name,     kTileRows, quantise_tile, linear,    rms_norm, rope,
-            silu_mul, add_rows,  write_kv,      attention, argmax};
+            silu_mul, add_rows,  write_kv,      attention, argmax,   sampling_kernels()};
 }
 
 }  // namespace OCTAVO_TIER

@@ -1,0 +1,70 @@
+// The distribution that a token is drawn from, for one row of logits at a time, and the draw.
+//
+// octavo/sampling/candidates.py defines it. All sums are of integer weights and so exact; nothing is sorted
+// but what a cut falls into.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+
+namespace octavo {
+
+// A row of logits without NaN and +inf, whose largest parts are known.
+struct LogitsRow {
+    const float* x;
+    int64_t size;
+    float top;
+    const float* maxima;  // [num_maxima(size)]
+};
+
+struct Truncation {
+    float scale;    // log2(e) / temperature
+    float floor;    // log2 of min-p, at least -40
+    int64_t top_k;  // 0: off
+    double top_p;   // 1: off
+};
+
+// Ascending keys are the order of octavo/sampling/order.py: logit descending, then id ascending.
+uint64_t order_key(float logit, int32_t id);
+
+// A limit that at least `count` logits of the row reach and few others; `order` is memory to work in.
+float limit_for(int64_t count, const LogitsRow& row, std::vector<float>& order);
+
+// Memory of one thread.
+class Candidates {
+  public:
+    Candidates(const Kernels& kernels, int64_t vocab);
+
+    // The token at quantile random / 2^53 of what `truncation` leaves of a row whose top is finite.
+    int64_t draw(const LogitsRow& row, const Truncation& truncation, uint64_t random);
+
+    // The first `count` tokens of the order, into `keys`.
+    void list(const LogitsRow& row, int64_t count, std::vector<uint64_t>& keys);
+
+    uint64_t total(const LogitsRow& row, const Softmax& softmax);
+
+  private:
+    int64_t draw_from_all(const LogitsRow& row, const Softmax& softmax, uint64_t random);
+    void collect(const LogitsRow& row, float limit, const Softmax& softmax);
+    void collect_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed);
+    template <typename Size>
+    void keep(uint64_t needed, const Softmax& softmax, Size size);
+    void move(int64_t from, int64_t to);
+    uint64_t sum() const;
+
+    const SamplingKernels& kernels_;
+    std::unique_ptr<uint64_t[]> blocks_;
+    // Some of the row's tokens, in order of id.
+    int64_t count_ = 0;
+    std::unique_ptr<int32_t[]> ids_;
+    std::unique_ptr<float[]> logits_;
+    std::unique_ptr<uint64_t[]> weights_;
+    std::unique_ptr<uint16_t[]> buckets_;
+    std::vector<uint64_t> in_buckets_, keys_;
+    std::vector<float> order_;
+};
+
+}  // namespace octavo

@@ -1,0 +1,108 @@
+// Passes over a row of logits: maxima, softmax weights as integers, the tokens above a limit.
+//
+// Weights are the same bits on every tier, and the same as NumPy's in octavo/sampling/weights.py: each float
+// operation rounds for itself (no fma), and sums are of integers.
+#pragma once
+
+#include <cmath>
+
+#include "../kernels.h"
+#include "../simd.h"
+
+namespace octavo::OCTAVO_TIER {
+
+// The last `count` < 16 values, then -inf.
+static inline f32x16 load_last(const float* p, int64_t count) {
+    float lanes[16];
+    for (int i = 0; i < 16; ++i) lanes[i] = i < count ? p[i] : -INFINITY;
+    return load(lanes);
+}
+
+// f(place of lane 0, 16 values) for the whole row.
+template <typename F>
+static inline void for_logits(const float* x, int64_t n, F f) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) f(i, load(x + i));
+    if (i < n) f(i, load_last(x + i, n - i));
+}
+
+static inline float maxima(const float* x, int64_t n, float* parts) {
+    f32x16 top = set1(-INFINITY);
+    uint32_t nan = 0;
+    for (int64_t first = 0; first < n; first += kMaximaStride) {
+        f32x16 most = set1(-INFINITY);
+        for_logits(x + first, n - first < kMaximaStride ? n - first : kMaximaStride, [&](int64_t, f32x16 a) {
+            most = max(a, most);
+            nan |= lanes_nan(a);
+        });
+        store(parts + first / kMaximaStride * 16, most);
+        top = max(most, top);
+    }
+    return nan ? NAN : reduce_max(top);
+}
+
+// 2^40 times the relative probability, not rounded yet. About 20 instructions for 16 logits.
+static inline f32x16 relative(f32x16 x, const Softmax& softmax) {
+    const f32x16 exponent = mul(sub(x, set1(softmax.top)), set1(softmax.scale));
+    const f32x16 bounded = max(exponent, set1(softmax.floor));
+    const f32x16 whole = round_even(bounded), fraction = sub(bounded, whole);
+    f32x16 power = mul(set1(0.0013264727f), fraction);
+    power = mul(add(power, set1(0.009671513f)), fraction);
+    power = mul(add(power, set1(0.055507336f)), fraction);
+    power = mul(add(power, set1(0.24022242f)), fraction);
+    power = mul(add(power, set1(0.693147f)), fraction);
+    power = add(power, set1(1.0f));
+    power = scale_by_power(power, add(whole, set1(40.0f)));
+    return where_at_least(exponent, softmax.floor, power);
+}
+
+static inline uint64_t sum_weights(const float* x, int64_t n, const Softmax& softmax, uint64_t* blocks) {
+    uint64_t total = 0;
+    for (int64_t first = 0; first < n; first += kWeightBlock) {
+        i64x16 sums = zero_i64();
+        for_logits(x + first, n - first < kWeightBlock ? n - first : kWeightBlock,
+                   [&](int64_t, f32x16 a) { sums = add(sums, to_i64(relative(a, softmax))); });
+        uint64_t lanes[16], sum = 0;
+        store(lanes, sums);
+        for (uint64_t lane : lanes) sum += lane;
+        blocks[first / kWeightBlock] = sum;
+        total += sum;
+    }
+    return total;
+}
+
+static inline void weights(const float* x, int64_t n, const Softmax& softmax, uint64_t* out) {
+    for_logits(x, n, [&](int64_t i, f32x16 a) {
+        const i64x16 found = to_i64(relative(a, softmax));
+        if (i + 16 <= n) return store(out + i, found);
+        uint64_t lanes[16];
+        store(lanes, found);
+        for (int64_t j = i; j < n; ++j) out[j] = lanes[j - i];
+    });
+}
+
+static inline int64_t collect(const float* x, int64_t n, float limit, int32_t* places, float* values) {
+    int64_t count = 0;
+    for_logits(x, n, [&](int64_t i, f32x16 a) {
+        uint32_t found = lanes_at_least(a, limit);
+        if (n - i < 16) found &= (1u << (n - i)) - 1;
+        for (; found; found &= found - 1, ++count) {
+            const int64_t place = i + __builtin_ctz(found);
+            places[count] = static_cast<int32_t>(place);
+            values[count] = x[place];
+        }
+    });
+    return count;
+}
+
+static inline int64_t count_above(const float* x, int64_t n, float limit) {
+    int64_t count = 0;
+    for_logits(x, n, [&](int64_t, f32x16 a) { count += __builtin_popcount(lanes_above(a, limit)); });
+    return count;
+}
+
+static inline SamplingKernels sampling_kernels() {
+    return {maxima, sum_weights, weights, collect, count_above};
+}
+
+}  // namespace octavo::OCTAVO_TIER
