@@ -28,6 +28,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
 
     `params.seed` is always set (the API process draws it), so that the same message always gives the same
     tokens. `arrival_time` is `time.monotonic()` of the machine. Lower `priority` runs first.
+    `user` is whose share the request takes where shares are fair.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
     output_token_ids: list[int] = []
     priority: int = 0
     cache_salt: str = ""
+    user: str = ""
 
 
 class AbortRequests(msgspec.Struct, tag="abort", array_like=True):

@@ -27,9 +27,11 @@ class Sequence:
     """
 
     __slots__ = (
+        "arrival_time",
         "block_table",
         "digests",
         "eos_token_ids",
+        "is_long",
         "max_length",
         "num_cached_tokens",
         "num_computed_tokens",
@@ -37,6 +39,7 @@ class Sequence:
         "num_prompt_logprobs",
         "num_prompt_tokens",
         "order",
+        "priority",
         "prompt_logprobs",
         "request_id",
         "row",
@@ -45,6 +48,7 @@ class Sequence:
         "status",
         "stop_token_ids",
         "token_ids",
+        "user",
         "was_admitted",
     )
 
@@ -56,8 +60,13 @@ class Sequence:
         self.num_prompt_tokens = len(request.prompt_token_ids)
         self.num_computed_tokens = 0
         self.status = Status.WAITING
+        self.priority = request.priority
+        self.arrival_time = request.arrival_time
+        self.user = request.user
         self.order = (request.priority, request.arrival_time, number)
-        """What goes first, in the queue and in a step; the last in this order is preempted first."""
+        """What goes first, in the queue and in a step; a policy may change it on arrival."""
+        self.is_long = False
+        """Whether what there was to compute, when the sequence was admitted, is a long prompt."""
 
         self.block_table: list[int] = []
         self.row = -1
