@@ -1,0 +1,121 @@
+"""A real Prometheus scrapes a server that gets more requests than it can run, and its alerts come and go."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from support.live_server import LiveServer, live_server
+
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules"
+WAIT_SECONDS = 30
+
+# Queries as dashboards for vLLM have them.
+QUERIES_FROM_VLLM = [
+    "rate(vllm:request_success_total[5m])",
+    "vllm:num_requests_waiting",
+    "histogram_quantile(0.95, rate(vllm:time_to_first_token_seconds_bucket[5m]))",
+    "rate(vllm:generation_tokens_total[5m])",
+    "vllm:gpu_cache_usage_perc",
+    "rate(vllm:request_failure_total[5m]) / rate(vllm:request_success_total[5m])",
+    "sum(vllm_num_requests_waiting)",
+    "vllm:cpu_prefix_cache_hit_rate",
+    "histogram_quantile(0.95, rate(vllm:time_per_output_token_seconds_bucket[5m]))",
+]
+
+
+class Prometheus:
+    """One that scrapes a server every fifth of a second; minutes in its rules are half seconds."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for path in RULES.glob("*.yml"):
+            (folder / path.name).write_text(faster(path.read_text()))
+        config = {
+            "global": {"scrape_interval": "200ms", "evaluation_interval": "200ms", "scrape_timeout": "200ms"},
+            "rule_files": ["*.yml"],
+            "scrape_configs": [{"job_name": "octavo", "static_configs": [{"targets": [target]}]}],
+        }
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10)
+        self.process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--log.level=warn",
+            ]
+        )
+
+    def query(self, expression: str) -> list[float]:
+        """The values of an instant query, without those that are no number."""
+        response = self.http.get("/query", params={"query": expression})
+        values = [float(series["value"][1]) for series in response.json()["data"]["result"]]
+        return [value for value in values if not math.isnan(value)]
+
+    def firing(self) -> set[str]:
+        """The alerts that fire."""
+        alerts: list[dict[str, Any]] = self.http.get("/alerts").json()["data"]["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+def faster(rules: str) -> str:
+    """The rules for a test that has seconds: ranges and waiting times by the hundred and more."""
+    rules = re.sub(r"for: \d+[mh]", "for: 400ms", rules)
+    return re.sub(r"\[\d+[mhd]\]", "[2s]", rules)
+
+
+@contextmanager
+def prometheus(folder: Path, server: LiveServer) -> Iterator[Prometheus]:
+    running = Prometheus(folder, server.url.removeprefix("http://"))
+    try:
+        yield running
+    finally:
+        running.http.close()
+        running.process.terminate()
+        running.process.wait(20)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.TransportError:  # It has not begun to listen.
+            pass
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (apt-get install prometheus)")
+    with live_server(step_seconds=0.03) as server, prometheus(tmp_path, server) as running:
+        wait_until(lambda: running.query("octavo_engine_up") == [1], "Prometheus scrapes the server")
+        assert running.firing() == set()
+        body = {"prompt": [f"prompt {number}" for number in range(90)], "max_tokens": 15, "ignore_eos": True}
+        load = threading.Thread(target=server.post, args=("/v1/completions",), kwargs=body)
+        load.start()
+        wait_until(lambda: "OctavoQueueBuildingUp" in running.firing(), "the alert fires")
+        assert server.post("/v1/completions", prompt="x", stop_token_ids=list(range(256))).status_code == 200
+        for query in QUERIES_FROM_VLLM:
+            wait_until(lambda query=query: running.query(query) != [], f"{query} has an answer")
+        load.join()
+        wait_until(lambda: "OctavoQueueBuildingUp" not in running.firing(), "the alert clears")
+        assert running.query("max_over_time(vllm:num_requests_waiting[1m])")[0] > 50
+        assert "OctavoEngineDown" not in running.firing()
