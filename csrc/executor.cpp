@@ -131,8 +131,8 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
 
 void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
     result_ = result;
-    // Each instruction has two counters: a linear quantises its rows before it multiplies them.
-    counters_ = std::make_unique<Counter[]>(2 * instructions_.size());
+    // Each instruction has a counter for each of its stages: attention has three.
+    counters_ = std::make_unique<Counter[]>(3 * instructions_.size());
     arena_ = Region((token_cols * limits_.max_tokens + output_cols * limits_.max_outputs) * sizeof(float));
     float* tokens = reinterpret_cast<float*>(arena_.data());
     float* outputs = tokens + token_cols * limits_.max_tokens;
@@ -189,7 +189,11 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
             const int parts = (group + kQueryRows - 1) / kQueryRows;
             most = std::max<size_t>(most, limits_.max_tokens * each.shape.num_kv_heads * parts);
         }
-    items_.reserve(most);
+    tiles_.reserve(most);
+    kv_writes_.reserve(limits_.max_tokens);
+    const size_t splits = split_tiles() * ((max_position_ + kSplit - 1) / kSplit);
+    splits_.reserve(splits);
+    parts_ = Region(splits * split_part_floats(static_cast<int>(head_dim)) * sizeof(float));
 }
 
 void Executor::allocate_kv_cache(int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks) {
@@ -232,7 +236,9 @@ void Executor::check(const Step& step) const {
 }
 
 void Executor::plan_attention(const Step& step) {
-    items_.clear();
+    tiles_.clear();
+    kv_writes_.clear();
+    splits_.clear();
     const auto found = std::find_if(instructions_.begin(), instructions_.end(), [](const Instruction& each) {
         return each.op == Instruction::Op::Attention;
     });
@@ -240,21 +246,31 @@ void Executor::plan_attention(const Step& step) {
     const int group = found->shape.num_heads / found->shape.num_kv_heads;
     const int heads = std::min(group, kQueryRows), tokens = kQueryRows / heads;
     for (int s = 0; s < step.sequences(); ++s) {
-        const int end = step.query_starts[s + 1];
+        const int start = step.query_starts[s], end = step.query_starts[s + 1];
+        for (int first = start; first < end;) {  // a block's slots lie in the same cache lines: one piece
+            const int count = std::min(16 - step.positions[first] % 16, end - first);
+            kv_writes_.push_back({s, first, count});
+            first += count;
+        }
         // The last tokens of a chunk see most: their tiles go first, so that the threads end together.
-        for (int first = step.query_starts[s] + (end - step.query_starts[s] - 1) / tokens * tokens;
-             first >= step.query_starts[s]; first -= tokens)
+        for (int first = start + (end - start - 1) / tokens * tokens; first >= start; first -= tokens)
             for (int kv_head = 0; kv_head < found->shape.num_kv_heads; ++kv_head)
                 for (int head = 0; head < group; head += heads)
-                    items_.push_back({s, first, std::min(tokens, end - first), kv_head,
+                    tiles_.push_back({s, first, std::min(tokens, end - first), kv_head,
                                       kv_head * group + head, std::min(heads, group - head)});
     }
+    // A few tiles with long contexts would leave threads idle: their splits are shared out instead.
+    if (static_cast<int>(tiles_.size()) > split_tiles()) return;
+    for (int i = 0; i < static_cast<int>(tiles_.size()); ++i)
+        for (int start = 0; start < context_of(tiles_[i], step); start += kSplit)
+            splits_.push_back({i, start});
+    if (splits_.size() == tiles_.size()) splits_.clear();
 }
 
 const float* Executor::run(const Step& step) {
     check(step);
     plan_attention(step);
-    for (size_t i = 0; i < 2 * instructions_.size(); ++i)
+    for (size_t i = 0; i < 3 * instructions_.size(); ++i)
         counters_[i].next.store(0, std::memory_order_relaxed);
     pool_.run([&](int thread) {
         for (size_t i = 0; i < instructions_.size(); ++i) {
@@ -272,27 +288,27 @@ void Executor::execute(size_t index, const Step& step, int thread) {
     const auto row_of = [&](View view, int64_t row) { return at(view) + row * stride(view); };
     switch (each.op) {
         case Op::Embedding:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 const size_t bytes = row_bytes(each.table.encoding, each.table.cols);
                 decode_row(each.table.encoding, each.table.data + step.token_ids[row] * bytes,
                            each.table.cols, row_of(each.output, row));
             });
             return;
         case Op::RmsNorm:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 kernels_.rms_norm(row_of(each.inputs[0], row), each.weight, each.eps, each.output.cols,
                                   row_of(each.output, row));
             });
             return;
         case Op::HeadRmsNorm:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 float* head = row_of(each.output, row);
                 for (int column = 0; column < each.output.cols; column += each.head_dim)
                     kernels_.rms_norm(head + column, each.weight, each.eps, each.head_dim, head + column);
             });
             return;
         case Op::Rope:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 const float* table = each.weight + int64_t{step.positions[row]} * each.rotary_dim;
                 float* head = row_of(each.output, row);
                 for (int column = 0; column < each.output.cols; column += each.head_dim)
@@ -300,19 +316,19 @@ void Executor::execute(size_t index, const Step& step, int thread) {
             });
             return;
         case Op::SiluMul:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 kernels_.silu_mul(row_of(each.inputs[0], row), row_of(each.inputs[1], row), each.output.cols,
                                   row_of(each.output, row));
             });
             return;
         case Op::Add:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 kernels_.add(row_of(each.inputs[0], row), row_of(each.inputs[1], row), each.output.cols,
                              row_of(each.output, row));
             });
             return;
         case Op::GatherRows:
-            share(2 * index, count, 4, [&](int64_t row) {
+            share(3 * index, count, 4, [&](int64_t row) {
                 std::memcpy(row_of(each.output, row), row_of(each.inputs[0], step.output_rows[row]),
                             each.output.cols * sizeof(float));
             });
@@ -331,7 +347,7 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
         const int64_t groups = x.cols / kGroup, height = kernels_.tile_rows;
         const int64_t tiles = (rows + height - 1) / height,
                       chunks = (groups + kGroupsInPiece - 1) / kGroupsInPiece;
-        share(2 * index, tiles * chunks, 1, [&](int64_t item) {
+        share(3 * index, tiles * chunks, 1, [&](int64_t item) {
             const int64_t row = item / chunks * height, group = item % chunks * kGroupsInPiece;
             kernels_.quantise_tile(at(x), stride(x), row, std::min(height, rows - row), x.cols, group,
                                    std::min(kGroupsInPiece, groups - group), quantised_);
@@ -345,7 +361,7 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
     int64_t pieces = 0;
     for (const LinearPart& part : each.parts)
         pieces += (part.weight.panels() + kPanelsInPiece - 1) / kPanelsInPiece;
-    share(2 * index + 1, pieces * row_blocks, 1, [&](int64_t item) {
+    share(3 * index + 1, pieces * row_blocks, 1, [&](int64_t item) {
         int64_t piece = item % pieces;
         const int64_t first_row = item / pieces * kRowBlock;
         for (const LinearPart& part : each.parts) {
@@ -368,10 +384,11 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
 void Executor::attention(const Instruction& each, const Step& step, size_t index, int thread) {
     const View q = each.inputs[0], k = each.inputs[1], v = each.inputs[2];
     const KVLayer& layer = layers_[each.layer];
-    share(2 * index, step.sequences(), 1, [&](int64_t s) {
-        for (int64_t row = step.query_starts[s]; row < step.query_starts[s + 1]; ++row) {
+    share(3 * index, static_cast<int64_t>(kv_writes_.size()), 1, [&](int64_t i) {
+        const KVWrite& write = kv_writes_[i];
+        for (int64_t row = write.first_token; row < write.first_token + write.num_tokens; ++row) {
             const int position = step.positions[row];
-            const int block = step.block_tables[s * step.table_width + position / 16];
+            const int block = step.block_tables[write.sequence * step.table_width + position / 16];
             for (int head = 0; head < layer.num_kv_heads; ++head)
                 kernels_.write_kv(layer, block, position % 16, head,
                                   at(k) + row * stride(k) + head * layer.head_dim,
@@ -379,19 +396,46 @@ void Executor::attention(const Instruction& each, const Step& step, size_t index
         }
     });
     pool_.barrier();
-    share(2 * index + 1, static_cast<int64_t>(items_.size()), 1, [&](int64_t i) {
-        const AttentionItem& item = items_[i];
-        const AttentionTile tile{at(q) + item.first_token * stride(q),
-                                 stride(q),
-                                 at(each.output) + item.first_token * stride(each.output),
-                                 stride(each.output),
-                                 step.positions[item.first_token],
-                                 item.num_tokens,
-                                 item.kv_head,
-                                 item.first_head,
-                                 item.num_heads,
-                                 step.block_tables + item.sequence * step.table_width};
-        kernels_.attention(layer, each.shape, tile, attention_scratch_[thread]);
+    const auto tile_of = [&](int64_t i) {
+        const AttentionItem& item = tiles_[i];
+        return AttentionTile{at(q) + item.first_token * stride(q),
+                             stride(q),
+                             at(each.output) + item.first_token * stride(each.output),
+                             stride(each.output),
+                             step.positions[item.first_token],
+                             item.num_tokens,
+                             item.kv_head,
+                             item.first_head,
+                             item.num_heads,
+                             step.block_tables + item.sequence * step.table_width};
+    };
+    const int64_t tiles = static_cast<int64_t>(tiles_.size());
+    if (splits_.empty()) {
+        share(3 * index + 1, tiles, 1, [&](int64_t i) {
+            kernels_.attention(layer, each.shape, tile_of(i), attention_scratch_[thread]);
+        });
+        return;
+    }
+    const int64_t part_floats = split_part_floats(layer.head_dim);
+    const auto first_split = [&](int64_t i) {
+        const int position = step.positions[tiles_[i].first_token];
+        return each.shape.window ? std::max(0, position + 1 - each.shape.window) / kSplit : 0;
+    };
+    float* parts = reinterpret_cast<float*>(parts_.data());
+    share(3 * index + 1, static_cast<int64_t>(splits_.size()), 1, [&](int64_t i) {
+        if (splits_[i].start / kSplit < first_split(splits_[i].tile)) return;
+        kernels_.attention_split(layer, each.shape, tile_of(splits_[i].tile), splits_[i].start,
+                                 attention_scratch_[thread], parts + i * part_floats);
+    });
+    pool_.barrier();
+    share(3 * index + 2, tiles, 1, [&](int64_t i) {
+        // The splits of a tile lie beside each other, in order of tiles.
+        const auto split =
+            std::find_if(splits_.begin(), splits_.end(), [&](const Split& s) { return s.tile == i; });
+        const int64_t skipped = first_split(i), start = split - splits_.begin() + skipped;
+        const int count = (context_of(tiles_[i], step) + kSplit - 1) / kSplit - static_cast<int>(skipped);
+        kernels_.attention_merge(each.shape, tile_of(i), parts + start * part_floats, count,
+                                 attention_scratch_[thread]);
     });
 }
 

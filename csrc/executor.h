@@ -132,6 +132,18 @@ class Executor {
         int sequence, first_token, num_tokens, kv_head, first_head, num_heads;
     };
 
+    struct KVWrite {
+        int sequence, first_token, num_tokens;
+    };
+    struct Split {
+        int tile, start;
+    };
+    // Up to so many tiles may be split.
+    int split_tiles() const { return 4 * pool_.size(); }
+    static int context_of(const AttentionItem& item, const Step& step) {
+        return step.positions[item.first_token] + item.num_tokens;
+    }
+
     void check(const Step& step) const;
     void plan_attention(const Step& step);
     void execute(size_t index, const Step& step, int thread);
@@ -170,7 +182,10 @@ class Executor {
     Region packed_, arena_, scratch_, kv_;
     QuantisedRows quantised_{};
     std::vector<float*> attention_scratch_;
-    std::vector<AttentionItem> items_;
+    std::vector<AttentionItem> tiles_;
+    std::vector<KVWrite> kv_writes_;
+    std::vector<Split> splits_;  // empty: each tile is done whole
+    Region parts_;               // of the splits
     std::vector<KVLayer> layers_;
     int64_t blocks_ = 0;
 };

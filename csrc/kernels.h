@@ -98,6 +98,22 @@ struct SamplingKernels {
     int64_t (*count_above)(const float* x, int64_t n, float limit);
 };
 
+static inline int64_t split_part_floats(int head_dim) { return kQueryRows * (int64_t{head_dim} + 2); }
+static inline int64_t attention_scratch_floats(int head_dim) {
+    return kQueryRows * int64_t{kSplit} + 2 * split_part_floats(head_dim);
+}
+
+// What attention gives for the rows of a tile before the division: [kQueryRows][head_dim] outputs, and a
+// row's largest score and sum of weights.
+struct SplitPart {
+    float* out;
+    float* largest;
+    float* total;
+
+    SplitPart(float* memory, int head_dim)
+        : out(memory), largest(memory + kQueryRows * int64_t{head_dim}), total(largest + kQueryRows) {}
+};
+
 struct Kernels {
     const char* name;
     int tile_rows;
@@ -114,13 +130,15 @@ struct Kernels {
     // scratch: attention_scratch_floats(head_dim) floats of the calling thread.
     void (*attention)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
                       float* scratch);
+    // The same in two stages, for a tile whose splits are shared out between threads: the part of positions
+    // [start, start + kSplit), then the merge of all `count` parts in order, split_part_floats apart.
+    void (*attention_split)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
+                            int start, float* scratch, float* part);
+    void (*attention_merge)(const AttentionShape& shape, const AttentionTile& tile, const float* parts,
+                            int count, float* scratch);
     int64_t (*argmax)(const float* x, int64_t n);
     SamplingKernels sampling;
 };
-
-inline int64_t attention_scratch_floats(int head_dim) {
-    return kQueryRows * (int64_t{kSplit} + 2 * int64_t{head_dim});
-}
 
 const Kernels& portable_kernels();
 #if defined(__x86_64__)

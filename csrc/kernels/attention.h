@@ -6,7 +6,6 @@
 // however its tokens were chunked or batched.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -149,110 +148,150 @@ static inline void weigh_tail(int rows, const float* p, const T* const* values, 
         }
 }
 
-template <typename T>
-static inline void attend_tile(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
-                               float* scratch) {
-    const int head_dim = shape.head_dim, heads = tile.num_heads;
-    const int rows = tile.num_tokens * heads;
-    float* scores = scratch;                                // [rows][kSplit]
-    float* part = scores + kQueryRows * kSplit;             // [rows][head_dim]
-    float* result = part + kQueryRows * int64_t{head_dim};  // [rows][head_dim]
+// The rows of a tile: where each one's query is, and the positions [low, high) that it sees.
+struct TileRows {
+    int count;
     const float* q[kQueryRows];
-    int low[kQueryRows], high[kQueryRows];  // each row sees positions [low, high)
-    float largest[kQueryRows], total[kQueryRows];
-    for (int r = 0; r < rows; ++r) {
-        const int token = r / heads, position = tile.first_position + token;
-        q[r] = tile.q + token * tile.q_stride + (tile.first_head + r % heads) * head_dim;
-        high[r] = position + 1;
-        low[r] = shape.window ? std::max(0, position + 1 - shape.window) : 0;
-        largest[r] = -std::numeric_limits<float>::infinity();
-        total[r] = 0.0f;
-    }
-    const int lowest = low[0], highest = high[rows - 1];
-    const T* base = reinterpret_cast<const T*>(layer.data);
+    int low[kQueryRows], high[kQueryRows];
 
-    for (int start = lowest / kSplit * kSplit; start < highest; start += kSplit) {
-        const int first = std::max(lowest - start, 0) / 16, end = std::min(highest - start, kSplit);
-        const int blocks = (end + 15) / 16;
-        const T* keys[kSplit / 16];
-        const T* values[kSplit / 16];
-        for (int b = first; b < blocks; ++b) {
-            int64_t block = tile.block_table[start / 16 + b];
-            keys[b] = base + (block * layer.num_kv_heads + tile.kv_head) * layer.head_items();
-            values[b] = keys[b] + int64_t{head_dim} * 16;
-        }
-        int b = first;
-        for (; b + kWide <= blocks; b += kWide)
-            score_rows<kWide>(rows, q, keys + b, head_dim, scores + b * 16);
-        for (; b < blocks; ++b) score_rows<1>(rows, q, keys + b, head_dim, scores + b * 16);
-
-        float part_largest[kQueryRows], part_total[kQueryRows];
-        for (int r = 0; r < rows; ++r) {
-            float* row = scores + r * kSplit;
-            const int from = std::max(low[r] - start, 0), to = std::min(high[r] - start, kSplit);
-            const float masked = -std::numeric_limits<float>::infinity();
-            for (int j = first * 16; j < std::min(from, blocks * 16); ++j) row[j] = masked;
-            for (int j = std::max(to, first * 16); j < blocks * 16; ++j) row[j] = masked;
-            f32x16 top = set1(masked);
-            for (int j = first * 16; j < blocks * 16; j += 16) top = max(top, load(row + j));
-            part_largest[r] = reduce_max(top) * shape.scale;
-            // A row that sees nothing of this split has weights of zero, and is not merged below.
-            f32x16 shift = set1(from < to ? part_largest[r] : 0.0f), sum = zero(), scale = set1(shape.scale);
-            for (int j = first * 16; j < blocks * 16; j += 16) {
-                f32x16 p = exp(sub(mul(load(row + j), scale), shift));
-                store(row + j, p);
-                sum = add(sum, p);
-            }
-            part_total[r] = reduce_add(sum);
-        }
-
-        int column = 0;
-        for (; column + 16 * kWide <= head_dim; column += 16 * kWide)
-            weigh_rows<kWide>(rows, scores, values, first * 16, end, head_dim, column, part);
-        for (; column + 16 <= head_dim; column += 16)
-            weigh_rows<1>(rows, scores, values, first * 16, end, head_dim, column, part);
-        if (column < head_dim) weigh_tail(rows, scores, values, first * 16, end, head_dim, column, part);
-
-        for (int r = 0; r < rows; ++r) {
-            if (low[r] >= start + kSplit || high[r] <= start) continue;
-            float* merged = result + r * int64_t{head_dim};
-            const float* fresh = part + r * int64_t{head_dim};
-            if (total[r] == 0.0f) {
-                std::copy(fresh, fresh + head_dim, merged);
-                largest[r] = part_largest[r];
-                total[r] = part_total[r];
-                continue;
-            }
-            const float top = std::max(largest[r], part_largest[r]);
-            float kept[16], gained[16];
-            store(kept, exp(set1(largest[r] - top)));
-            store(gained, exp(set1(part_largest[r] - top)));
-            f32x16 keep = set1(kept[0]), gain = set1(gained[0]);
-            for_lanes(head_dim, [&](int64_t i, int count) {
-                f32x16 old = mul(load_some(merged + i, count), keep);
-                store_some(merged + i, fma(load_some(fresh + i, count), gain, old), count);
-            });
-            total[r] = std::fma(part_total[r], gained[0], total[r] * kept[0]);
-            largest[r] = top;
+    TileRows(const AttentionShape& shape, const AttentionTile& tile)
+        : count(tile.num_tokens * tile.num_heads) {
+        for (int r = 0; r < count; ++r) {
+            const int token = r / tile.num_heads, position = tile.first_position + token;
+            q[r] = tile.q + token * tile.q_stride + (tile.first_head + r % tile.num_heads) * shape.head_dim;
+            low[r] = shape.window && position >= shape.window ? position + 1 - shape.window : 0;
+            high[r] = position + 1;
         }
     }
+};
 
+static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int most(int a, int b) { return a > b ? a : b; }
+
+// Attention within positions [start, start + kSplit): for each row its part of the output, not yet divided,
+// the largest score and the sum of the weights, which is 0 where the row sees nothing of the split.
+template <typename T>
+static inline void attend_split(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
+                                const TileRows& rows, int start, float* scores, const SplitPart& part) {
+    const int head_dim = shape.head_dim;
+    const int first = most(rows.low[0] - start, 0) / 16;
+    const int end = least(rows.high[rows.count - 1] - start, kSplit), blocks = (end + 15) / 16;
+    const T* keys[kSplit / 16];
+    const T* values[kSplit / 16];
+    for (int b = first; b < blocks; ++b) {
+        const int64_t block = tile.block_table[start / 16 + b];
+        keys[b] = reinterpret_cast<const T*>(layer.data) +
+                  (block * layer.num_kv_heads + tile.kv_head) * layer.head_items();
+        values[b] = keys[b] + int64_t{head_dim} * 16;
+    }
+    int b = first;
+    for (; b + kWide <= blocks; b += kWide)
+        score_rows<kWide>(rows.count, rows.q, keys + b, head_dim, scores + b * 16);
+    for (; b < blocks; ++b) score_rows<1>(rows.count, rows.q, keys + b, head_dim, scores + b * 16);
+
+    const float masked = -std::numeric_limits<float>::infinity();
+    for (int r = 0; r < rows.count; ++r) {
+        float* row = scores + r * kSplit;
+        const int from = most(rows.low[r] - start, 0), to = least(rows.high[r] - start, kSplit);
+        for (int j = first * 16; j < least(from, blocks * 16); ++j) row[j] = masked;
+        for (int j = most(to, first * 16); j < blocks * 16; ++j) row[j] = masked;
+        f32x16 top = set1(masked);
+        for (int j = first * 16; j < blocks * 16; j += 16) top = max(top, load(row + j));
+        part.largest[r] = reduce_max(top) * shape.scale;
+        f32x16 shift = set1(from < to ? part.largest[r] : 0.0f), sum = zero(), scale = set1(shape.scale);
+        for (int j = first * 16; j < blocks * 16; j += 16) {
+            f32x16 p = exp(sub(mul(load(row + j), scale), shift));
+            store(row + j, p);
+            sum = add(sum, p);
+        }
+        part.total[r] = reduce_add(sum);
+    }
+
+    int column = 0;
+    for (; column + 16 * kWide <= head_dim; column += 16 * kWide)
+        weigh_rows<kWide>(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
+    for (; column + 16 <= head_dim; column += 16)
+        weigh_rows<1>(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
+    if (column < head_dim)
+        weigh_tail(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
+}
+
+// Adds the next split's part to what the ones before it gave; the order is that of the positions.
+static inline void merge_part(int rows, int head_dim, const SplitPart& part, const SplitPart& merged) {
     for (int r = 0; r < rows; ++r) {
+        if (part.total[r] == 0.0f) continue;
+        float* out = merged.out + r * int64_t{head_dim};
+        const float* fresh = part.out + r * int64_t{head_dim};
+        if (merged.total[r] == 0.0f) {
+            __builtin_memcpy(out, fresh, head_dim * sizeof(float));
+            merged.largest[r] = part.largest[r];
+            merged.total[r] = part.total[r];
+            continue;
+        }
+        const float top = part.largest[r] > merged.largest[r] ? part.largest[r] : merged.largest[r];
+        float kept[16], gained[16];
+        store(kept, exp(set1(merged.largest[r] - top)));
+        store(gained, exp(set1(part.largest[r] - top)));
+        f32x16 keep = set1(kept[0]), gain = set1(gained[0]);
+        for_lanes(head_dim, [&](int64_t i, int count) {
+            f32x16 old = mul(load_some(out + i, count), keep);
+            store_some(out + i, fma(load_some(fresh + i, count), gain, old), count);
+        });
+        merged.total[r] = std::fma(part.total[r], gained[0], merged.total[r] * kept[0]);
+        merged.largest[r] = top;
+    }
+}
+
+static inline void finish_tile(const AttentionShape& shape, const AttentionTile& tile,
+                               const SplitPart& merged) {
+    const int head_dim = shape.head_dim, heads = tile.num_heads;
+    for (int r = 0; r < tile.num_tokens * heads; ++r) {
         float* out =
             tile.out + (r / heads) * tile.out_stride + (tile.first_head + r % heads) * int64_t{head_dim};
-        f32x16 scale = set1(1.0f / total[r]);
+        f32x16 scale = set1(1.0f / merged.total[r]);
         for_lanes(head_dim, [&](int64_t i, int count) {
-            store_some(out + i, mul(load_some(result + r * int64_t{head_dim} + i, count), scale), count);
+            store_some(out + i, mul(load_some(merged.out + r * int64_t{head_dim} + i, count), scale), count);
         });
     }
 }
 
+static inline void attend_split(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
+                                const TileRows& rows, int start, float* scores, const SplitPart& part) {
+    if (layer.half)
+        attend_split<f16>(layer, shape, tile, rows, start, scores, part);
+    else
+        attend_split<float>(layer, shape, tile, rows, start, scores, part);
+}
+
 static inline void attention(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
                              float* scratch) {
-    if (layer.half)
-        attend_tile<f16>(layer, shape, tile, scratch);
-    else
-        attend_tile<float>(layer, shape, tile, scratch);
+    const TileRows rows(shape, tile);
+    float* scores = scratch;
+    const SplitPart part(scores + kQueryRows * kSplit, shape.head_dim);
+    const SplitPart merged(part.out + split_part_floats(shape.head_dim), shape.head_dim);
+    for (int r = 0; r < rows.count; ++r) merged.total[r] = 0.0f;
+    for (int start = rows.low[0] / kSplit * kSplit; start < rows.high[rows.count - 1]; start += kSplit) {
+        attend_split(layer, shape, tile, rows, start, scores, part);
+        merge_part(rows.count, shape.head_dim, part, merged);
+    }
+    finish_tile(shape, tile, merged);
+}
+
+static inline void attention_split(const KVLayer& layer, const AttentionShape& shape,
+                                   const AttentionTile& tile, int start, float* scratch, float* part) {
+    attend_split(layer, shape, tile, TileRows(shape, tile), start, scratch, SplitPart(part, shape.head_dim));
+}
+
+static inline void attention_merge(const AttentionShape& shape, const AttentionTile& tile, const float* parts,
+                                   int count, float* scratch) {
+    const int rows = tile.num_tokens * tile.num_heads;
+    const SplitPart merged(scratch, shape.head_dim);
+    for (int r = 0; r < rows; ++r) merged.total[r] = 0.0f;
+    for (int i = 0; i < count; ++i) {
+        float* part = const_cast<float*>(parts) + i * split_part_floats(shape.head_dim);
+        merge_part(rows, shape.head_dim, SplitPart(part, shape.head_dim), merged);
+    }
+    finish_tile(shape, tile, merged);
 }
 
 }  // namespace octavo::OCTAVO_TIER

@@ -65,8 +65,20 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
 }
 
 static Kernels table(const char* name) {
-    return {name,     kTileRows, quantise_tile, linear,    rms_norm, rope,
-            silu_mul, add_rows,  write_kv,      attention, argmax,   sampling_kernels()};
+    return {.name = name,
+            .tile_rows = kTileRows,
+            .quantise_tile = quantise_tile,
+            .linear = linear,
+            .rms_norm = rms_norm,
+            .rope = rope,
+            .silu_mul = silu_mul,
+            .add = add_rows,
+            .write_kv = write_kv,
+            .attention = attention,
+            .attention_split = attention_split,
+            .attention_merge = attention_merge,
+            .argmax = argmax,
+            .sampling = sampling_kernels()};
 }
 
 }  // namespace OCTAVO_TIER

@@ -17,6 +17,7 @@ from octavo.runtime.program import View
 
 ISAS = native.available_isas()
 NO_KV = KVCacheSpec(1, 1, 16, "float32")
+ENCODINGS = [Encoding.F32, Encoding.F16, Encoding.BF16, Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_1]
 VOCABULARY = 97
 
 
@@ -99,7 +100,7 @@ def with_positions(harness: Harness, build):
     return harness.run(wrapped)
 
 
-@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
     ("rows", "n", "k"), [(1, 16, 32), (3, 40, 64), (8, 33, 96), (29, 100, 160), (70, 17, 32)]
 )
@@ -256,7 +257,7 @@ def test_rows_do_not_depend_on_the_batch(data: st.DataObject) -> None:
     }
     executable = harness.compile(attention_program)
     executable.allocate_kv_cache(200)
-    lengths = data.draw(st.lists(st.integers(1, 330), min_size=1, max_size=4))
+    lengths = data.draw(st.lists(st.integers(1, 600), min_size=1, max_size=3))
     sequences = [rng.integers(0, VOCABULARY, n).astype(np.int32) for n in lengths]
     tables = rng.permutation(200).astype(np.int32)[: 45 * len(lengths)].reshape(len(lengths), -1)
 
