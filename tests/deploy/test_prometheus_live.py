@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a server that gets more requests than it can run, and its alerts come and go."""
+"""A real Prometheus scrapes a server that gets more requests than it can run: alerts, queries, dashboard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from support.live_server import LiveServer, live_server
+from support.grafana import dashboard_queries
+from support.serve_command import Command, serve
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules"
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 # Queries as dashboards for vLLM have them.
 QUERIES_FROM_VLLM = [
@@ -39,7 +40,7 @@ QUERIES_FROM_VLLM = [
 class Prometheus:
     """One that scrapes a server every fifth of a second; minutes in its rules are half seconds."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, folder: Path, server: Command) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         for path in RULES.glob("*.yml"):
@@ -47,7 +48,7 @@ class Prometheus:
         config = {
             "global": {"scrape_interval": "200ms", "evaluation_interval": "200ms", "scrape_timeout": "200ms"},
             "rule_files": ["*.yml"],
-            "scrape_configs": [{"job_name": "octavo", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [{"job_name": "octavo", "static_configs": [{"targets": [server.url[7:]]}]}],
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10)
@@ -80,8 +81,8 @@ def faster(rules: str) -> str:
 
 
 @contextmanager
-def prometheus(folder: Path, server: LiveServer) -> Iterator[Prometheus]:
-    running = Prometheus(folder, server.url.removeprefix("http://"))
+def prometheus(folder: Path, server: Command) -> Iterator[Prometheus]:
+    running = Prometheus(folder, server)
     try:
         yield running
     finally:
@@ -102,18 +103,24 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path) -> None:
+def complete(server: Command, prompts: list[str], **more: Any) -> None:
+    body = {"prompt": prompts, "max_tokens": 12, "ignore_eos": True, **more}
+    assert server.http.post("/v1/completions", json=body).status_code == 200
+
+
+def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path, demo_model: Path) -> None:
+    pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (apt-get install prometheus)")
-    with live_server(step_seconds=0.03) as server, prometheus(tmp_path, server) as running:
+    with serve(demo_model, "--max-num-seqs", "2") as server, prometheus(tmp_path, server) as running:
         wait_until(lambda: running.query("octavo_engine_up") == [1], "Prometheus scrapes the server")
         assert running.firing() == set()
-        body = {"prompt": [f"prompt {number}" for number in range(90)], "max_tokens": 15, "ignore_eos": True}
-        load = threading.Thread(target=server.post, args=("/v1/completions",), kwargs=body)
+        prompts = [f"{number} is a number, and the next is" for number in range(75)]
+        load = threading.Thread(target=complete, args=(server, prompts))
         load.start()
         wait_until(lambda: "OctavoQueueBuildingUp" in running.firing(), "the alert fires")
-        assert server.post("/v1/completions", prompt="x", stop_token_ids=list(range(256))).status_code == 200
-        for query in QUERIES_FROM_VLLM:
+        complete(server, ["x"], stop_token_ids=list(range(49152)))
+        for query in (*QUERIES_FROM_VLLM, *dashboard_queries("2s")):
             wait_until(lambda query=query: running.query(query) != [], f"{query} has an answer")
         load.join()
         wait_until(lambda: "OctavoQueueBuildingUp" not in running.firing(), "the alert clears")
