@@ -131,6 +131,53 @@ class EngineConfig:
         "step of its own and max_num_batched_tokens is raised to max_model_len.",
         "Scheduler",
     )
+    max_num_partial_prefills: int = setting(
+        2, "Most prompts at a time that are computed in part.", "Scheduler", low=1
+    )
+    max_long_partial_prefills: int = setting(
+        1,
+        "Most long prompts among those. While that many are computed, shorter prompts go before other long "
+        "ones.",
+        "Scheduler",
+        low=1,
+    )
+    long_prefill_token_threshold: int = setting(
+        0,
+        "A prompt with more tokens to compute than this is long, and gets no more than this in a step. "
+        "0: long is what does not fit in a step, and what it gets follows from the time that it takes, so "
+        "that sequences that decode keep more than half their speed.",
+        "Scheduler",
+        unit="tokens",
+        low=0,
+    )
+    scheduling_policy: str = setting(
+        "fcfs",
+        "Who is served first: who came first, who has the lower priority number in the request, or who has "
+        "had the fewest tokens (fair: by API key where the server has several, else by the request's user).",
+        "Scheduler",
+        choices=("fcfs", "priority", "fair"),
+    )
+    priority_aging: float = setting(
+        60.0,
+        "Seconds of waiting that make up for one step of priority, so that nothing waits for ever; 0 is "
+        "strict priority.",
+        "Scheduler",
+        low=0.0,
+    )
+    target_ttft: float | None = setting(
+        None,
+        "Time to the first token to aim for, in milliseconds. Prompts get more of each step when they need "
+        "it, and the server refuses requests that could not make it (429, with Retry-After).",
+        "Scheduler",
+        low=1.0,
+    )
+    target_itl: float | None = setting(
+        None,
+        "Time between two tokens of a stream to aim for, in milliseconds: prompts get what decoding leaves "
+        "of a step, and no more sequences run than can decode in that time.",
+        "Scheduler",
+        low=0.1,
+    )
 
     backend: str = setting(
         "native",
@@ -144,3 +191,9 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.max_long_partial_prefills > self.max_num_partial_prefills:
+            raise ValueError(
+                "max_long_partial_prefills (--max-long-partial-prefills) must be at most "
+                f"max_num_partial_prefills={self.max_num_partial_prefills}, "
+                f"got {self.max_long_partial_prefills}"
+            )

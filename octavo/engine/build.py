@@ -11,6 +11,7 @@ from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.machine_memory import machine_memory
 from octavo.engine.memory import num_kv_blocks
 from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.token_budget import Targets
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.model.spec import DecoderSpec
@@ -104,7 +105,17 @@ def _scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSe
         max_num_batched_tokens=budget,
         max_outputs=config.max_num_seqs + _PROMPT_LOGPROB_ROWS,
         chunked_prefill=config.enable_chunked_prefill,
+        max_num_partial_prefills=config.max_num_partial_prefills,
+        max_long_partial_prefills=config.max_long_partial_prefills,
+        long_prefill_token_threshold=config.long_prefill_token_threshold,
+        policy=config.scheduling_policy,
+        priority_aging=config.priority_aging,
+        targets=Targets(_seconds(config.target_ttft), _seconds(config.target_itl)),
     )
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:

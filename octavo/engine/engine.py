@@ -123,7 +123,7 @@ class Engine:
         """Run the next batch: at most one new token for each running sequence."""
         started = time.perf_counter()
         outputs, self._early_outputs = self._early_outputs, []
-        step = self._scheduler.schedule()
+        step = self._scheduler.schedule(time.monotonic())
         for sequence in step.preempted:
             self._batches.release(sequence)
         for sequence in step.outgrown:
@@ -137,7 +137,10 @@ class Engine:
             sampled = self._sample(built, logits)
             self._scheduler.update(step)
             outputs += self._append(built.sampling, sampled)
-        return StepOutputs(outputs, self._stats(step, time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        if step.sequences:
+            self._scheduler.observe(step, seconds)
+        return StepOutputs(outputs, self._stats(step, seconds))
 
     def _sequence(self, request: AddRequest) -> Sequence:
         """Raises ValueError for a request that can not run."""
@@ -210,7 +213,7 @@ class Engine:
         cache = self._prefix_cache
         return SchedulerStats(
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=self._scheduler.num_waiting,
             num_blocks=self._pool.num_blocks,
             num_free_blocks=self._pool.num_free,
             num_preemptions=self._scheduler.num_preemptions,

@@ -6,66 +6,67 @@ phases (Sarathi-Serve, Agrawal et al., 2024): whoever has tokens to compute gets
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import islice
 
 from octavo.engine.block_pool import BlockPool
+from octavo.engine.fair_share import FairShare
+from octavo.engine.policy import InOrder, Policy
 from octavo.engine.prefix_cache import PrefixCache
+from octavo.engine.prompt_room import Chunk, PromptRoom
+from octavo.engine.scheduler_settings import SchedulerSettings
 from octavo.engine.sequence import Sequence, Status
 from octavo.engine.sequence_blocks import SequenceBlocks
+from octavo.engine.step_time import prompt_pairs
+from octavo.engine.token_budget import TokenBudget
 from octavo.runtime.backend import BLOCK_SIZE
 
-_order = attrgetter("order")
+__all__ = ["Scheduler", "SchedulerSettings", "Step"]
 
-
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
-    """The bounds of a step.
-
-    `max_outputs` rows may ask for logits, at least `max_num_seqs`; those beyond are for prompt log
-    probabilities. Without `chunked_prefill` a prompt is computed in one step, so `max_num_batched_tokens`
-    must be at least the length of the longest sequence; only a prompt that wants log probabilities is
-    still split, by output rows.
-    """
-
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    max_outputs: int
-    chunked_prefill: bool = True
-
-    def __post_init__(self) -> None:
-        if min(self.max_num_seqs, self.max_num_batched_tokens) < 1:
-            raise ValueError("max_num_seqs and max_num_batched_tokens must be at least 1")
-        if self.max_outputs < self.max_num_seqs:
-            raise ValueError(f"max_outputs must be at least max_num_seqs, {self.max_num_seqs}")
+_LOOK_AHEAD = 16
+"""How far down the queue to look: for what may go before long prompts that can not start, and for what is
+due."""
 
 
 @dataclass(slots=True)
 class Step:
     """What to run: `sequences[i]` computes its next `num_new_tokens[i]` tokens, `num_tokens` in all.
 
-    `preempted` lost their blocks and wait again. `outgrown` have become longer than the whole pool and
-    were removed.
+    The first `num_decodes` have one token to compute. `num_pairs` are the (query, key) pairs of the step's
+    attention. `preempted` lost their blocks and wait again, or have got new ones in this very step.
+    `outgrown` have become longer than the whole pool and were removed.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
     num_new_tokens: list[int] = field(default_factory=list)
     num_tokens: int = 0
+    num_decodes: int = 0
+    num_pairs: int = 0
     preempted: list[Sequence] = field(default_factory=list)
     outgrown: list[Sequence] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        """Run a chunk of a prompt."""
+        self.sequences.append(chunk.sequence)
+        self.num_new_tokens.append(chunk.count)
+        self.num_tokens += chunk.count
+        self.num_pairs += prompt_pairs(chunk.count, chunk.context)
 
 
 class Scheduler:
     """Continuous batching (Orca, Yu et al., 2022) over a block pool.
 
-    `waiting` and `running` are kept in `Sequence.order`: priority, then arrival. A step serves the running
-    sequences first, in that order; when blocks run out the last of them is preempted and will be computed
-    again, output tokens included, from its old place in the queue. What tokens and blocks are left goes
-    to waiting sequences, none out of turn, so that none starves.
+    A step serves all running sequences that decode, then those whose prompt is not computed yet; what
+    tokens and blocks are left goes to waiting ones, in the order of the policy and none out of turn. When
+    blocks run out the running sequence that is last by the policy is preempted: it will be computed again,
+    output tokens included, from its old place in the queue.
+
+    A long prompt leaves room for others. Beside it shorter ones start, and other long ones wait until it
+    is done; while sequences decode, `TokenBudget` limits what it may take of a step.
     """
 
-    __slots__ = ("_blocks", "_settings", "num_preemptions", "running", "waiting")
+    __slots__ = ("_blocks", "_budget", "_max_running", "_policy", "_settings", "num_preemptions")
 
     def __init__(
         self, settings: SchedulerSettings, pool: BlockPool, prefix_cache: PrefixCache | None
@@ -73,32 +74,52 @@ class Scheduler:
         """`prefix_cache` None computes every prompt in full."""
         self._settings = settings
         self._blocks = SequenceBlocks(pool, prefix_cache)
-        self.waiting: list[Sequence] = []
-        self.running: list[Sequence] = []
+        self._policy = _make_policy(settings)
+        self._budget = TokenBudget(settings.targets, settings.long_prefill_token_threshold)
+        # Each that runs gets a token in every step, so that none waits for another's prompt.
+        self._max_running = min(settings.max_num_seqs, settings.max_num_batched_tokens)
         self.num_preemptions = 0
+
+    @property
+    def running(self) -> list[Sequence]:
+        """The sequences that have blocks."""
+        return self._policy.running
+
+    @property
+    def waiting(self) -> Iterator[Sequence]:
+        """The sequences in the queue, the next one first."""
+        return iter(self._policy)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many sequences wait."""
+        return self._policy.num_waiting
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
-        insort(self.waiting, sequence, key=_order)
+        self._policy.arrive(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Take out a sequence that finished or was aborted and free its blocks at once."""
-        queue = self.running if sequence.status is Status.RUNNING else self.waiting
-        del queue[bisect_left(queue, sequence.order, key=_order)]
+        self._policy.remove(sequence, runs=sequence.status is Status.RUNNING)
         sequence.status = Status.FINISHED
         self._blocks.release(sequence)
 
-    def schedule(self) -> Step:
+    def schedule(self, now: float = 0.0) -> Step:
         """The next step; empty only when nothing runs or waits, or what waited was `outgrown`.
 
-        A caller that runs the step calls `update` afterwards, and one that does not must not schedule
-        again.
+        `now` is the time, in the seconds of `Sequence.arrival_time`. A caller that runs the step calls
+        `update` afterwards, and one that does not must not schedule again.
         """
         step = Step()
-        spare_outputs = self._settings.max_outputs - self._settings.max_num_seqs
-        spare_outputs = self._schedule_running(step, spare_outputs)
-        if not step.preempted:
-            self._schedule_waiting(step, spare_outputs)
+        self._policy.arrange()
+        self._make_way(step)
+        num_preempted = len(step.preempted)
+        prompts = self._schedule_decodes(step)
+        # What had to go for want of blocks must not come back for those that are left.
+        admit = self._policy.num_waiting > 0 and len(step.preempted) == num_preempted
+        if prompts or admit:
+            self._schedule_prompts(step, prompts, now, admit=admit)
         return step
 
     def update(self, step: Step) -> None:
@@ -108,55 +129,142 @@ class Scheduler:
             sequence.num_computed_tokens = computed
             if computed >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:
                 self._blocks.offer(sequence)
+        self._policy.computed(step.sequences)
 
-    def _schedule_running(self, step: Step, spare_outputs: int) -> int:
-        budget = self._settings.max_num_batched_tokens
-        running, position = self.running, 0
-        while position < len(running) and step.num_tokens < budget:
+    def observe(self, step: Step, seconds: float) -> None:
+        """The step took that long; what later ones may hold follows from it."""
+        with_prompt = step.num_decodes < len(step.sequences)
+        self._budget.step_time.observe(step.num_tokens, step.num_pairs, seconds, with_prompt=with_prompt)
+
+    def _schedule_decodes(self, step: Step) -> list[Sequence]:
+        """Every running sequence that needs one token; returns those that need more."""
+        running, position = self._policy.running, 0
+        prompts: list[Sequence] = []
+        while position < len(running):
             sequence = running[position]
-            num_new = len(sequence.token_ids) - sequence.num_computed_tokens
-            if num_new > 1:
-                num_new, spare_outputs = self._chunk(
-                    sequence, num_new, budget - step.num_tokens, spare_outputs
-                )
-            end = sequence.num_computed_tokens + num_new
-            if end > len(sequence.block_table) * BLOCK_SIZE and not self._grow(sequence, end, step):
+            end = len(sequence.token_ids)
+            if end - sequence.num_computed_tokens > 1:
+                prompts.append(sequence)
+            elif end > len(sequence.block_table) * BLOCK_SIZE and not self._grow(sequence, end, step):
                 continue  # The sequence itself has left `running`; so has everything behind it.
-            step.sequences.append(sequence)
-            step.num_new_tokens.append(num_new)
-            step.num_tokens += num_new
+            else:
+                step.sequences.append(sequence)
+                step.num_pairs += end
             position += 1
-        return spare_outputs
+        step.num_decodes = step.num_tokens = len(step.sequences)
+        step.num_new_tokens = [1] * step.num_decodes
+        return prompts
 
-    def _schedule_waiting(self, step: Step, spare_outputs: int) -> None:
-        settings, waiting = self._settings, self.waiting
-        while (
-            waiting
-            and len(self.running) < settings.max_num_seqs
-            and step.num_tokens < settings.max_num_batched_tokens
-        ):
-            sequence = waiting[0]
+    def _schedule_prompts(self, step: Step, prompts: list[Sequence], now: float, *, admit: bool) -> None:
+        """Chunks of the running `prompts`, at least one token each, and of waiting ones if `admit`.
+
+        A long one gets its part of the room first, and what is left over last.
+        """
+        settings = self._settings
+        chunks = [Chunk(each, each.num_computed_tokens, each.is_long, count=1) for each in prompts]
+        room = PromptRoom(
+            self._budget.step_time,
+            settings.max_num_batched_tokens - step.num_tokens - len(chunks),
+            settings.max_outputs - settings.max_num_seqs,
+        )
+        if settings.chunked_prefill:
+            self._budget.limit(room, step.num_decodes, step.num_pairs, self._prompts_to_come(prompts), now)
+        parts = settings.max_num_partial_prefills if len(chunks) + self._policy.num_waiting > 1 else 1
+        long = [chunk for chunk in chunks if chunk.is_long]
+        for chunk in long:
+            room.grow(chunk, room.most(chunk, parts))
+        for chunk in chunks:
+            if not chunk.is_long:
+                room.grow(chunk, room.most(chunk))
+        if admit:
+            chunks += self._admit_waiting(step, chunks, room)
+        for chunk in long:
+            room.grow(chunk, room.most(chunk))
+        for chunk in chunks:
+            step.add(chunk)
+
+    def _admit_waiting(self, step: Step, running: list[Chunk], room: PromptRoom) -> list[Chunk]:
+        """Have waiting sequences run while there is room; returns their chunks."""
+        settings = self._settings
+        admitted: list[Chunk] = []
+        num_partial = sum(chunk.num_left > 0 for chunk in running)
+        num_long = sum(chunk.is_long for chunk in running)
+        while room.tokens > 0 and len(self.running) < self._max_running:
+            chunk = self._next_waiting(step, may_be_long=num_long < settings.max_long_partial_prefills)
+            if chunk is None:
+                break
+            sequence, count = chunk.sequence, room.most(chunk)
+            if not running and not admitted:
+                count = max(count, 1)  # However short the time, some prompt goes on.
+            if count < chunk.num_left:
+                whole = not settings.chunked_prefill and sequence.num_prompt_logprobs is None
+                if count == 0 or whole or num_partial == settings.max_num_partial_prefills:
+                    break
+            if self.running and not self._budget.allows(len(self.running) + 1, step.num_pairs):
+                break
+            num_uncomputed = chunk.num_left if not sequence.was_admitted else 0
+            if not self._blocks.admit(sequence):
+                break
+            sequence.status, sequence.is_long = Status.RUNNING, chunk.is_long
+            self._policy.admit(sequence, num_uncomputed)
+            room.grow(chunk, count)
+            num_partial += chunk.num_left > 0
+            num_long += chunk.is_long
+            admitted.append(chunk)
+        return admitted
+
+    def _next_waiting(self, step: Step, *, may_be_long: bool) -> Chunk | None:
+        """The waiting sequence whose turn it is, its chunk still empty; long ones are passed over if need be.
+
+        Those that will never fit are removed.
+        """
+        for sequence in list(islice(self._policy, _LOOK_AHEAD)):
             if not self._blocks.ever_fits(sequence):
                 step.outgrown.append(sequence)
                 self.remove(sequence)
                 continue
-            budget = settings.max_num_batched_tokens - step.num_tokens
-            if not self._admit(sequence, budget):
-                break
-            num_new = len(sequence.token_ids) - sequence.num_computed_tokens
-            num_new, spare_outputs = self._chunk(sequence, num_new, budget, spare_outputs)
-            step.sequences.append(sequence)
-            step.num_new_tokens.append(num_new)
-            step.num_tokens += num_new
+            chunk = self._chunk_of_waiting(sequence)
+            if may_be_long or not chunk.is_long:
+                return chunk
+        return None
 
-    def _chunk(self, sequence: Sequence, num_new: int, budget: int, spare_outputs: int) -> tuple[int, int]:
-        """How many of `num_new` tokens fit, and the spare output rows that remain."""
-        num_new = min(num_new, budget)
-        if sequence.num_prompt_logprobs is None:
-            return num_new, spare_outputs
-        # Every row has logits: the last is the sequence's own, the others are spare.
-        num_new = min(num_new, 1 + spare_outputs)
-        return num_new, spare_outputs - (num_new - 1)
+    def _chunk_of_waiting(self, sequence: Sequence) -> Chunk:
+        num_cached = self._blocks.num_cached(sequence)
+        is_long = self._settings.is_long(len(sequence.token_ids) - num_cached)
+        return Chunk(sequence, num_cached, is_long)
+
+    def _prompts_to_come(self, prompts: list[Sequence]) -> Iterator[Chunk]:
+        """All that prompts have left to compute: the running ones', then the next waiting ones'."""
+        for sequence in prompts:
+            yield Chunk(sequence, sequence.num_computed_tokens, sequence.is_long)
+        for sequence in islice(self._policy, _LOOK_AHEAD):
+            yield self._chunk_of_waiting(sequence)
+
+    def _make_way(self, step: Step) -> None:
+        """Preempt for the next waiting sequence, if those that yield to it leave enough room for it."""
+        head = next(iter(self._policy), None)
+        running = self._policy.running
+        if head is None or not running or not self._policy.yields(running[-1], head):
+            return
+        chunk = self._chunk_of_waiting(head)
+        num_long = sum(each.is_long and _is_prompt(each) for each in running)
+        if chunk.is_long and num_long >= self._settings.max_long_partial_prefills:
+            return
+        missing = self._blocks.shortage(head)
+        is_full = len(running) >= self._max_running
+        victims: list[Sequence] = []
+        for sequence in reversed(running):
+            if not is_full and missing <= 0:
+                break
+            if not self._policy.yields(sequence, head):
+                return
+            victims.append(sequence)
+            missing -= self._blocks.exclusive(sequence)
+            is_full = False
+        if is_full or missing > 0:
+            return
+        for sequence in victims:
+            self._preempt(sequence, step)
 
     def _grow(self, sequence: Sequence, num_tokens: int, step: Step) -> bool:
         """Give a running sequence blocks for `num_tokens` tokens, preempting those behind it if need be.
@@ -169,27 +277,25 @@ class Scheduler:
                 self.remove(sequence)
                 return False
             victim = self.running[-1]
-            self._preempt(victim)
-            step.preempted.append(victim)
+            self._preempt(victim, step)
             if victim is sequence:
                 return False
         return True
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self.remove(sequence)
+    def _preempt(self, sequence: Sequence, step: Step) -> None:
+        self._policy.preempt(sequence)
+        self._blocks.release(sequence)
         sequence.status = Status.WAITING
         sequence.prompt_logprobs = [None]
-        self.add(sequence)
+        step.preempted.append(sequence)
         self.num_preemptions += 1
 
-    def _admit(self, sequence: Sequence, budget: int) -> bool:
-        """Move the head of the queue to `running` with blocks for all its tokens; False if it can not."""
-        whole = not self._settings.chunked_prefill and sequence.num_prompt_logprobs is None
-        if whole and len(sequence.token_ids) - self._blocks.num_cached(sequence) > budget:
-            return False
-        if not self._blocks.admit(sequence):
-            return False
-        del self.waiting[0]
-        sequence.status = Status.RUNNING
-        insort(self.running, sequence, key=_order)
-        return True
+
+def _is_prompt(sequence: Sequence) -> bool:
+    return len(sequence.token_ids) - sequence.num_computed_tokens > 1
+
+
+def _make_policy(settings: SchedulerSettings) -> Policy:
+    if settings.policy == "fair":
+        return FairShare()
+    return InOrder(by_priority=settings.policy == "priority", aging=settings.priority_aging)

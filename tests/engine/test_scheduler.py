@@ -2,138 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from support.scheduler_rig import MAX_MODEL_LEN, Rig, make_sequence, rigs, settings_of, workloads
 
-from octavo.engine.block_pool import BlockPool, blocks_for
-from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence, Status
-from octavo.runtime.backend import BLOCK_SIZE
-from octavo.sampling.state import SamplingState
-from octavo.sampling_params import SamplingParams
-
-VOCAB = 1000
-MAX_MODEL_LEN = 128
-
-
-def make_sequence(
-    number: int,
-    prompt: list[int],
-    max_tokens: int = 4,
-    *,
-    priority: int = 0,
-    prompt_logprobs: int | None = None,
-    arrival_time: float = 0.0,
-) -> Sequence:
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, prompt_logprobs=prompt_logprobs)
-    request = AddRequest(str(number), prompt, params, [], arrival_time, priority=priority)
-    return Sequence(request, number, MAX_MODEL_LEN, SamplingState(params, prompt, [], [], VOCAB))
-
-
-@dataclass
-class Rig:
-    """A scheduler with all that it needs, and a stand-in for the engine around it."""
-
-    settings: SchedulerSettings
-    num_blocks: int
-    caching: bool = True
-
-    def __post_init__(self) -> None:
-        self.pool = BlockPool(self.num_blocks)
-        self.cache = PrefixCache(self.pool) if self.caching else None
-        self.scheduler = Scheduler(self.settings, self.pool, self.cache)
-        self.unfinished: list[Sequence] = []
-
-    def add(self, *sequences: Sequence) -> None:
-        for sequence in sequences:
-            self.scheduler.add(sequence)
-            self.unfinished.append(sequence)
-
-    def step(self) -> Step:
-        """Schedule, check, and do what the engine does after the model ran."""
-        step = self.scheduler.schedule()
-        self.check(step)
-        self.scheduler.update(step)
-        for sequence in step.sequences:
-            if sequence.num_prompt_logprobs is not None:
-                read = min(sequence.num_computed_tokens + 1, sequence.num_prompt_tokens)
-                sequence.prompt_logprobs += [None] * (read - len(sequence.prompt_logprobs))
-            if sequence.num_computed_tokens < len(sequence):
-                continue
-            sequence.token_ids.append((31 * sequence.token_ids[-1] + len(sequence)) % VOCAB)
-            sequence.num_prompt_logprobs = None
-            if sequence.finish_reason():
-                self.scheduler.remove(sequence)
-        self.unfinished = [each for each in self.unfinished if each.status is not Status.FINISHED]
-        return step
-
-    def check(self, step: Step) -> None:
-        running = self.scheduler.running
-        assert step.num_tokens == sum(step.num_new_tokens) <= self.settings.max_num_batched_tokens
-        assert len(step.sequences) == len(set(map(id, step.sequences))) <= self.settings.max_num_seqs
-        assert len(running) <= self.settings.max_num_seqs
-        assert set(map(id, step.sequences)) <= set(map(id, running))
-        assert [each.order for each in running] == sorted(each.order for each in running)
-        outputs = 0
-        for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
-            end = sequence.num_computed_tokens + num_new
-            assert 0 < num_new <= len(sequence) - sequence.num_computed_tokens
-            assert end <= len(sequence.block_table) * BLOCK_SIZE
-            if sequence.num_prompt_logprobs is None:
-                outputs += end == len(sequence)
-                if not self.settings.chunked_prefill:
-                    assert end == len(sequence)
-            else:
-                outputs += num_new
-                assert sequence.num_computed_tokens == len(sequence.prompt_logprobs) - 1
-        assert outputs <= self.settings.max_outputs
-        for victim in step.preempted:
-            assert victim.status is Status.WAITING
-            assert not victim.block_table
-            assert not victim.num_computed_tokens
-            assert all(victim.order > each.order for each in running)
-        tables = [block for sequence in running for block in sequence.block_table]
-        assert self.pool.ref_counts == [tables.count(block) for block in range(self.num_blocks)]
-
-
-@st.composite
-def rigs(draw: st.DrawFn) -> Rig:
-    max_num_seqs = draw(st.integers(1, 6))
-    chunked = draw(st.booleans())
-    return Rig(
-        SchedulerSettings(
-            max_num_seqs,
-            draw(st.integers(1, 60)) if chunked else MAX_MODEL_LEN,
-            max_num_seqs + draw(st.integers(0, 20)),
-            chunked_prefill=chunked,
-        ),
-        num_blocks=draw(st.integers(blocks_for(MAX_MODEL_LEN), 3 * blocks_for(MAX_MODEL_LEN))),
-        caching=draw(st.booleans()),
-    )
-
-
-@st.composite
-def workloads(draw: st.DrawFn, priorities: st.SearchStrategy[int]) -> list[tuple[int, Sequence]]:
-    """(step at which it arrives, sequence) in order of arrival; prompts share their beginnings."""
-    workload, arrives = [], 0
-    for number in range(draw(st.integers(1, 10))):
-        arrives += draw(st.integers(0, 5))
-        prompt = [*range(draw(st.integers(0, 60))), 500 + draw(st.integers(0, 3))]
-        sequence = make_sequence(
-            number,
-            prompt,
-            draw(st.integers(1, 60)),
-            priority=draw(priorities),
-            prompt_logprobs=draw(st.sampled_from([None, None, 0])),
-            arrival_time=float(arrives),
-        )
-        workload.append((arrives, sequence))
-    return workload
 
 
 def play(rig: Rig, workload: list[tuple[int, Sequence]], *, first_always_runs: bool) -> int:
@@ -155,25 +31,28 @@ def play(rig: Rig, workload: list[tuple[int, Sequence]], *, first_always_runs: b
     raise AssertionError("the scheduler does not finish")
 
 
-@settings(max_examples=150, deadline=None)
-@given(rigs(), workloads(st.just(0)))
-def test_first_come_is_served_in_every_step(rig: Rig, workload):
-    preemptions = play(rig, workload, first_always_runs=True)
+@settings(max_examples=120, deadline=None)
+@given(rigs(), workloads())
+def test_everything_finishes_whatever_the_policy(rig: Rig, workload):
+    preemptions = play(rig, workload, first_always_runs=False)
     event(f"preempted: {preemptions > 0}")
     assert rig.pool.num_free == rig.num_blocks
-
-
-@settings(max_examples=100, deadline=None)
-@given(rigs(), workloads(st.integers(-1, 1)))
-def test_everything_finishes_with_priorities(rig: Rig, workload):
-    play(rig, workload, first_always_runs=False)
-    assert rig.pool.num_free == rig.num_blocks
+    assert not rig.scheduler.num_waiting
     for _, sequence in workload:
         assert len(sequence) == sequence.max_length
 
 
 @settings(max_examples=50, deadline=None)
-@given(rigs(), workloads(st.integers(0, 1)), st.data())
+@given(rigs(("fcfs",)), workloads())
+def test_first_come_is_served_in_every_step(rig: Rig, workload):
+    as_many = rig.settings.max_num_partial_prefills  # No prompt is passed over for being long.
+    rig.settings = dataclasses.replace(rig.settings, max_long_partial_prefills=as_many)
+    rig.__post_init__()
+    play(rig, workload, first_always_runs=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rigs(), workloads(), st.data())
 def test_aborts_free_blocks_at_once(rig: Rig, workload, data: st.DataObject):
     rig.add(*(sequence for _, sequence in workload))
     while rig.unfinished:
@@ -185,26 +64,40 @@ def test_aborts_free_blocks_at_once(rig: Rig, workload, data: st.DataObject):
             assert not victim.block_table
     assert rig.pool.num_free == rig.num_blocks
     assert not rig.scheduler.running
-    assert not rig.scheduler.waiting
+    assert not rig.scheduler.num_waiting
 
 
-def settings_of(max_num_seqs=4, budget=64, max_outputs=None, **rest) -> SchedulerSettings:
-    return SchedulerSettings(max_num_seqs, budget, max_outputs or max_num_seqs, **rest)
-
-
-def test_decodes_go_before_a_long_prompt_which_is_split():
-    rig = Rig(settings_of(budget=20), 16)
+def test_decodes_go_before_a_prompt_which_is_split():
+    rig = Rig(settings_of(budget=20, long_prefill_token_threshold=64), 16)
     rig.add(make_sequence(0, [1] * 5))
     rig.step()
     rig.add(make_sequence(1, [2] * 50))
-    chunks = [rig.step().num_new_tokens for _ in range(3)]
-    assert chunks == [[1, 19], [1, 19], [1, 12]]
+    assert rig.steps(3) == [[1, 19], [1, 19], [1, 12]]
+
+
+def test_a_decode_does_not_wait_for_a_prompt_that_goes_before_it():
+    rig = Rig(settings_of(budget=20, policy="priority", long_prefill_token_threshold=64), 16)
+    casual, urgent = make_sequence(0, [1] * 5, priority=1), make_sequence(1, [2] * 50)
+    rig.add(casual)
+    rig.step()
+    rig.add(urgent)
+    for count in (19, 19, 12):
+        step = rig.step()
+        assert step.sequences == [casual, urgent]
+        assert step.num_new_tokens == [1, count]
+
+
+def test_no_more_run_than_a_step_has_tokens():
+    rig = Rig(settings_of(max_num_seqs=6, budget=3), 16)
+    rig.add(*(make_sequence(number, [number]) for number in range(6)))
+    for _ in range(3):
+        assert len(rig.step().sequences) == 3
 
 
 def test_a_prompt_is_whole_without_chunked_prefill_and_decodes_still_run():
     rig = Rig(settings_of(budget=MAX_MODEL_LEN, chunked_prefill=False), 32)
     rig.add(make_sequence(0, [1] * 50, 10), make_sequence(1, [2] * 100, 10), make_sequence(2, [3] * 20, 10))
-    assert [rig.step().num_new_tokens for _ in range(3)] == [[50], [1, 100, 20], [1, 1, 1]]
+    assert rig.steps(3) == [[50], [1, 100, 20], [1, 1, 1]]
 
 
 def test_the_last_in_order_is_preempted_and_keeps_its_output():
@@ -216,30 +109,19 @@ def test_the_last_in_order_is_preempted_and_keeps_its_output():
     assert step.preempted == [second]
     assert step.sequences == [first]
     assert len(second) == 65
-    assert rig.scheduler.waiting == [second]
+    assert rig.waiting == [second]
     newcomer = make_sequence(2, [3], arrival_time=2.0)
-    urgent = make_sequence(3, [4], arrival_time=3.0, priority=-1)
-    rig.add(newcomer, urgent)
-    assert rig.scheduler.waiting == [urgent, second, newcomer]
-
-
-def test_lower_priority_is_preempted_before_a_later_arrival():
-    rig = Rig(settings_of(), 8, caching=False)
-    casual = make_sequence(0, [1] * 62, 40, priority=1)
-    urgent = make_sequence(1, [2] * 62, 40, arrival_time=1.0)
-    rig.add(casual, urgent)
-    while not (step := rig.step()).preempted:
-        pass
-    assert step.preempted == [casual]
+    rig.add(newcomer)
+    assert rig.waiting == [second, newcomer]
 
 
 def test_nothing_is_admitted_out_of_turn():
-    rig = Rig(settings_of(), 8)
+    rig = Rig(settings_of(budget=80), 8)
     running, large, small = make_sequence(0, [1] * 70), make_sequence(1, [2] * 70), make_sequence(2, [3])
     rig.add(running, large, small)
     assert rig.step().sequences == [running]
     assert rig.step().sequences == [running]
-    assert rig.scheduler.waiting == [large, small]
+    assert rig.waiting == [large, small]
 
 
 def test_a_sequence_that_has_the_pool_alone_and_outgrows_it_is_taken_out():
@@ -328,8 +210,7 @@ def test_prompt_logprobs_are_chunked_by_output_rows_and_skip_the_cache():
     rig.add(make_sequence(0, prompt, 1))
     rig.step()
     rig.add(make_sequence(1, prompt, 3, prompt_logprobs=0), make_sequence(2, [1, 2, 3], 3))
-    steps = [rig.step().num_new_tokens for _ in range(5)]
-    assert steps == [[10, 3], [10, 1], [10, 1], [10], [1]]
+    assert rig.steps(5) == [[10, 3], [1, 10], [1, 10], [10], [1]]
 
 
 @pytest.mark.parametrize("changes", [{"max_num_seqs": 0}, {"budget": 0}, {"max_outputs": 3}])
