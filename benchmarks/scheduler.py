@@ -22,6 +22,7 @@ from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
+from octavo.sampling.sampler import ReferenceSampler
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -33,6 +34,7 @@ class NoModel:
     """An Executable that does nothing."""
 
     weight_bytes = 0
+    sampler = ReferenceSampler()
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Nothing to keep."""

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -16,6 +15,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Buckets of 1/32 of an octave of weight, 40 octaves; the last has what rounding puts at the very end.
 constexpr int kBucketsPerOctave = 32;
 constexpr int kBuckets = kWeightBits * kBucketsPerOctave + 1;
+
+constexpr float kLargestStep = 1e6f;
+constexpr int kBisections = 16;
 
 // random / 2^53 of the total, rounded down.
 uint64_t quantile(uint64_t random, uint64_t total) {
@@ -44,13 +46,27 @@ uint64_t order_key(float logit, int32_t id) {
     return uint64_t{descending} << 32 | static_cast<uint32_t>(id);
 }
 
-float limit_for(int64_t count, const LogitsRow& row, std::vector<float>& order) {
-    const int64_t parts = num_maxima(row.size);
-    if (count > parts) return -kInfinity;
-    // The maxima are logits of their own: `count` of them are at least the count-th largest.
-    order.assign(row.maxima, row.maxima + parts);
-    std::nth_element(order.begin(), order.begin() + (count - 1), order.end(), std::greater<>());
-    return order[count - 1];
+float Candidates::limit_for(int64_t count, const LogitsRow& row) const {
+    // The maxima are logits of their own: what `count` of them reach, `count` logits reach.
+    const bool few = 4 * count <= num_maxima(row.size);
+    const float* x = few ? row.maxima : row.x;
+    const int64_t size = few ? num_maxima(row.size) : row.size;
+    float high = row.top, low = row.top;
+    for (float step = 1.0f; kernels_.count_above(x, size, low) < count; step *= 2.0f) {
+        if (step > kLargestStep) return -kInfinity;
+        high = low;
+        low = row.top - step;
+    }
+    for (int i = 0; i < kBisections; ++i) {
+        const float middle = low + (high - low) / 2;
+        const int64_t above = kernels_.count_above(x, size, middle);
+        if (above < count)
+            high = middle;
+        else
+            low = middle;
+        if (above >= count && above <= count + count / 4) break;
+    }
+    return low;
 }
 
 Candidates::Candidates(const Kernels& kernels, int64_t vocab)
@@ -60,7 +76,7 @@ Candidates::Candidates(const Kernels& kernels, int64_t vocab)
       logits_(new float[vocab]),
       weights_(new uint64_t[vocab]),
       buckets_(new uint16_t[vocab]),
-      in_buckets_(kBuckets) {}
+      in_buckets_(kBuckets + 1) {}
 
 uint64_t Candidates::total(const LogitsRow& row, const Softmax& softmax) {
     return kernels_.sum_weights(row.x, row.size, softmax, blocks_.get());
@@ -69,19 +85,28 @@ uint64_t Candidates::total(const LogitsRow& row, const Softmax& softmax) {
 int64_t Candidates::draw(const LogitsRow& row, const Truncation& truncation, uint64_t random) {
     const Softmax softmax{row.top, truncation.scale, truncation.floor};
     const bool by_count = truncation.top_k > 0 && truncation.top_k < row.size;
-    if (!by_count && truncation.top_p >= 1.0) return draw_from_all(row, softmax, random);
+    const bool by_weight = truncation.top_p < 1.0;
+    if (!by_count && !by_weight) return draw_from_all(row, softmax, random);
+
+    Prefix kept{kBuckets, 0, 0};
     if (by_count) {
-        collect(row, limit_for(truncation.top_k, row, order_), softmax);
-        if (count_ > truncation.top_k) keep(truncation.top_k, softmax, [](int64_t) { return 1; });
+        take_some(row, limit_for(truncation.top_k, row), softmax);
+        // Tokens without weight come last in the order and are never drawn.
+        const int64_t possible = std::min(truncation.top_k, num_possible());
+        keep(prefix(possible, softmax, [this](int64_t i) { return weights_[i] != 0; }));
+        kept.held = sum();
     }
-    if (truncation.top_p < 1.0) {
-        const uint64_t all = by_count ? sum() : total(row, softmax);
+    if (by_weight) {
+        const uint64_t all = by_count ? kept.held : total(row, softmax);
         const uint64_t needed = share(all, truncation.top_p);
-        if (!by_count) collect_nucleus(row, softmax, all, needed);
-        keep(needed, softmax, [this](int64_t i) { return weights_[i]; });
+        if (!by_count) take_nucleus(row, softmax, all, needed);
+        kept = prefix(needed, softmax, [this](int64_t i) { return weights_[i]; });
     }
-    uint64_t target = quantile(random, sum());
-    return ids_[place_of(target, weights_.get())];
+    uint64_t target = quantile(random, kept.held);
+    int64_t i = 0;
+    for (; !has(kept, i) || weights_[i] <= target; ++i)
+        if (has(kept, i)) target -= weights_[i];
+    return ids_[i];
 }
 
 // First which block of 256, then which token in it.
@@ -93,77 +118,94 @@ int64_t Candidates::draw_from_all(const LogitsRow& row, const Softmax& softmax, 
     return first + place_of(target, weights);
 }
 
-// The tokens whose logit is at least `limit` and whose weight is not 0.
-void Candidates::collect(const LogitsRow& row, float limit, const Softmax& softmax) {
-    const int64_t found = kernels_.collect(row.x, row.size, limit, ids_.get(), logits_.get());
-    kernels_.weights(logits_.get(), found, softmax, weights_.get());
-    count_ = 0;
-    for (int64_t i = 0; i < found; ++i) {
-        const bool kept = weights_[i] != 0;
-        move(i, count_);
-        count_ += kept;
-    }
+// The tokens whose logit is at least `limit`.
+void Candidates::take_some(const LogitsRow& row, float limit, const Softmax& softmax) {
+    count_ = kernels_.collect(row.x, row.size, limit, ids_.get(), logits_.get());
+    kernels_.weights(logits_.get(), count_, softmax, weights_.get());
 }
 
-// A prefix of the order that holds `needed` of the row's `total`, seldom much longer than it must be.
+void Candidates::take_all(const LogitsRow& row, const Softmax& softmax) {
+    count_ = row.size;
+    std::iota(ids_.get(), ids_.get() + count_, 0);
+    std::copy_n(row.x, count_, logits_.get());
+    kernels_.weights(row.x, count_, softmax, weights_.get());
+}
+
+// A prefix of the order that holds `needed` of the row's `total`, not much longer than it must be unless
+// there are many.
 //
 // If n tokens are beyond the nucleus, it has all those that weigh more than an n-th of total - needed. How
 // many there are is tried: few for a distribution with a peak.
-void Candidates::collect_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total,
-                                 uint64_t needed) {
+void Candidates::take_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed) {
+    const int64_t parts = num_maxima(row.size);
     for (const double beyond : {64.0, 2048.0}) {
         const double weight = static_cast<double>(total - needed) / beyond;
         if (weight < 1.0) break;
-        const double limit = softmax.top + (std::log2(weight) - kWeightBits) / softmax.scale;
-        collect(row, static_cast<float>(limit), softmax);
+        const float limit =
+            static_cast<float>(softmax.top + (std::log2(weight) - kWeightBits) / softmax.scale);
+        // Where nearly every part of the row has a token above the limit there are thousands.
+        if (kernels_.count_above(row.maxima, parts, limit) > parts * 15 / 16) break;
+        take_some(row, limit, softmax);
         if (sum() >= needed) return;
     }
-    collect(row, -kInfinity, softmax);
+    take_all(row, softmax);
 }
 
-// Keeps the shortest prefix of the order whose sizes add up to `needed`; all sizes do.
+// The shortest prefix of the order whose sizes add up to `needed`, or to more.
 template <typename Size>
-void Candidates::keep(uint64_t needed, const Softmax& softmax, Size size) {
+Candidates::Prefix Candidates::prefix(uint64_t needed, const Softmax& softmax, Size size) {
     std::fill(in_buckets_.begin(), in_buckets_.end(), 0);
     for (int64_t i = 0; i < count_; ++i) {
         const float octaves = (softmax.top - logits_[i]) * softmax.scale;
-        buckets_[i] = static_cast<uint16_t>(octaves * kBucketsPerOctave);
+        // What has no weight comes after all buckets.
+        buckets_[i] = weights_[i] ? static_cast<uint16_t>(octaves * kBucketsPerOctave) : kBuckets;
         in_buckets_[buckets_[i]] += size(i);
     }
-    int last = 0;
-    for (; in_buckets_[last] < needed; ++last) needed -= in_buckets_[last];
+    Prefix found{0, 0, 0};
+    for (; found.held + in_buckets_[found.bucket] < needed; ++found.bucket)
+        found.held += in_buckets_[found.bucket];
 
+    // Few tokens share a bucket: only those are sorted.
     keys_.clear();
     for (int64_t i = 0; i < count_; ++i)
-        if (buckets_[i] == last) keys_.push_back(order_key(logits_[i], static_cast<int32_t>(i)));
+        if (buckets_[i] == found.bucket) keys_.push_back(order_key(logits_[i], static_cast<int32_t>(i)));
     std::sort(keys_.begin(), keys_.end());
-    size_t end = 0;
-    for (uint64_t held = 0; held < needed; ++end) held += size(static_cast<uint32_t>(keys_[end]));
-    const uint64_t cut = keys_[end - 1];
-
-    const int64_t all = count_;
-    count_ = 0;
-    for (int64_t i = 0; i < all; ++i)
-        if (buckets_[i] < last ||
-            (buckets_[i] == last && order_key(logits_[i], static_cast<int32_t>(i)) <= cut))
-            move(i, count_++);
+    for (size_t next = 0; found.held < needed; ++next) {
+        found.key = keys_[next];
+        found.held += size(static_cast<uint32_t>(found.key));
+    }
+    return found;
 }
 
-void Candidates::move(int64_t from, int64_t to) {
-    ids_[to] = ids_[from];
-    logits_[to] = logits_[from];
-    weights_[to] = weights_[from];
+bool Candidates::has(const Prefix& prefix, int64_t i) const {
+    if (buckets_[i] != prefix.bucket) return buckets_[i] < prefix.bucket;
+    return order_key(logits_[i], static_cast<int32_t>(i)) <= prefix.key;
+}
+
+void Candidates::keep(const Prefix& prefix) {
+    const int64_t all = count_;
+    count_ = 0;
+    for (int64_t i = 0; i < all; ++i) {
+        if (!has(prefix, i)) continue;
+        ids_[count_] = ids_[i];
+        logits_[count_] = logits_[i];
+        buckets_[count_] = buckets_[i];
+        weights_[count_++] = weights_[i];
+    }
 }
 
 uint64_t Candidates::sum() const {
     return std::accumulate(weights_.get(), weights_.get() + count_, uint64_t{0});
 }
 
+int64_t Candidates::num_possible() const {
+    return count_ - std::count(weights_.get(), weights_.get() + count_, uint64_t{0});
+}
+
 void Candidates::list(const LogitsRow& row, int64_t count, std::vector<uint64_t>& keys) {
     keys.clear();
     if (count == 0) return;
-    const int64_t found =
-        kernels_.collect(row.x, row.size, limit_for(count, row, order_), ids_.get(), logits_.get());
+    const int64_t found = kernels_.collect(row.x, row.size, limit_for(count, row), ids_.get(), logits_.get());
     for (int64_t i = 0; i < found; ++i) keys.push_back(order_key(logits_[i], ids_[i]));
     std::nth_element(keys.begin(), keys.begin() + (count - 1), keys.end());
     keys.resize(count);

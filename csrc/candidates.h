@@ -30,9 +30,6 @@ struct Truncation {
 // Ascending keys are the order of octavo/sampling/order.py: logit descending, then id ascending.
 uint64_t order_key(float logit, int32_t id);
 
-// A limit that at least `count` logits of the row reach and few others; `order` is memory to work in.
-float limit_for(int64_t count, const LogitsRow& row, std::vector<float>& order);
-
 // Memory of one thread.
 class Candidates {
   public:
@@ -47,24 +44,36 @@ class Candidates {
     uint64_t total(const LogitsRow& row, const Softmax& softmax);
 
   private:
+    // The tokens of the order up to one of them, by bucket of weight and by key within the last; what they
+    // add up to.
+    struct Prefix {
+        int bucket;
+        uint64_t key;
+        uint64_t held;
+    };
+
+    // A limit that at least `count` logits of the row reach and, most often, few others.
+    float limit_for(int64_t count, const LogitsRow& row) const;
     int64_t draw_from_all(const LogitsRow& row, const Softmax& softmax, uint64_t random);
-    void collect(const LogitsRow& row, float limit, const Softmax& softmax);
-    void collect_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed);
+    void take_some(const LogitsRow& row, float limit, const Softmax& softmax);
+    void take_all(const LogitsRow& row, const Softmax& softmax);
+    void take_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed);
     template <typename Size>
-    void keep(uint64_t needed, const Softmax& softmax, Size size);
-    void move(int64_t from, int64_t to);
+    Prefix prefix(uint64_t needed, const Softmax& softmax, Size size);
+    bool has(const Prefix& prefix, int64_t i) const;
+    void keep(const Prefix& prefix);
     uint64_t sum() const;
+    int64_t num_possible() const;
 
     const SamplingKernels& kernels_;
     std::unique_ptr<uint64_t[]> blocks_;
-    // Some of the row's tokens, in order of id.
+    // The tokens that were taken from the row, in order of id.
     int64_t count_ = 0;
     std::unique_ptr<int32_t[]> ids_;
     std::unique_ptr<float[]> logits_;
     std::unique_ptr<uint64_t[]> weights_;
     std::unique_ptr<uint16_t[]> buckets_;
     std::vector<uint64_t> in_buckets_, keys_;
-    std::vector<float> order_;
 };
 
 }  // namespace octavo

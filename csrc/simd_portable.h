@@ -69,8 +69,10 @@ static inline f32x16 abs(f32x16 a) {
 static inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     return each_lane([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 }
+// For |a| < 2^22: added to 1.5 * 2^23 a float has no fraction left. (nearbyint would be a call for each
+// lane.)
 static inline f32x16 round_even(f32x16 a) {
-    return each_lane([&](int i) { return std::nearbyintf(a.v[i]); });
+    return each_lane([&](int i) { return (a.v[i] + 0x1.8p23f) - 0x1.8p23f; });
 }
 // a where x > limit, else 0.
 static inline f32x16 where_above(f32x16 x, float limit, f32x16 a) {

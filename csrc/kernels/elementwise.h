@@ -86,15 +86,20 @@ static inline void quantise_tile(const float* x, int64_t stride, int64_t row, in
 
 // The lowest index of the largest value; a NaN never wins.
 static inline int64_t argmax(const float* x, int64_t n) {
-    f32x16 best = set1(-INFINITY);
-    for_lanes(n, [&](int64_t i, int count) {
-        if (count == 16) best = max(load(x + i), best);
-    });
-    float largest = reduce_max(best);
-    for (int64_t i = n / 16 * 16; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
-    for (int64_t i = 0; i < n; ++i)
-        if (x[i] == largest) return i;
-    return 0;
+    constexpr int64_t block = 1024;
+    float largest = -INFINITY;
+    int64_t where = 0;
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t end = first + block < n ? first + block : n;
+        f32x16 best = set1(-INFINITY);
+        int64_t i = first;
+        for (; i + 16 <= end; i += 16) best = max(load(x + i), best);
+        float most = reduce_max(best);
+        for (; i < end; ++i) most = x[i] > most ? x[i] : most;
+        if (most > largest) largest = most, where = first;
+    }
+    while (where < n && x[where] != largest) ++where;
+    return where < n ? where : 0;
 }
 
 }  // namespace octavo::OCTAVO_TIER

@@ -41,27 +41,46 @@ static inline float maxima(const float* x, int64_t n, float* parts) {
     return nan ? NAN : reduce_max(top);
 }
 
-// 2^40 times the relative probability, not rounded yet. About 20 instructions for 16 logits.
-static inline f32x16 relative(f32x16 x, const Softmax& softmax) {
-    const f32x16 exponent = mul(sub(x, set1(softmax.top)), set1(softmax.scale));
-    const f32x16 bounded = max(exponent, set1(softmax.floor));
-    const f32x16 whole = round_even(bounded), fraction = sub(bounded, whole);
-    f32x16 power = mul(set1(0.0013264727f), fraction);
-    power = mul(add(power, set1(0.009671513f)), fraction);
-    power = mul(add(power, set1(0.055507336f)), fraction);
-    power = mul(add(power, set1(0.24022242f)), fraction);
-    power = mul(add(power, set1(0.693147f)), fraction);
-    power = add(power, set1(1.0f));
-    power = scale_by_power(power, add(whole, set1(40.0f)));
-    return where_at_least(exponent, softmax.floor, power);
+// x becomes 2^40 times the relative probability, not rounded yet. COUNT vectors side by side: one is a chain
+// of 20 dependent instructions.
+template <int COUNT>
+static inline void relative(f32x16 (&x)[COUNT], const Softmax& softmax) {
+    constexpr float coefficients[] = {0.009671513f, 0.055507336f, 0.24022242f, 0.693147f};
+    f32x16 whole[COUNT], fraction[COUNT], power[COUNT];
+    for (f32x16& each : x) each = mul(sub(each, set1(softmax.top)), set1(softmax.scale));
+    for (int i = 0; i < COUNT; ++i) {
+        const f32x16 bounded = max(x[i], set1(softmax.floor));
+        whole[i] = round_even(bounded);
+        fraction[i] = sub(bounded, whole[i]);
+        power[i] = mul(set1(0.0013264727f), fraction[i]);
+    }
+    for (float coefficient : coefficients)
+        for (int i = 0; i < COUNT; ++i) power[i] = mul(add(power[i], set1(coefficient)), fraction[i]);
+    for (int i = 0; i < COUNT; ++i) {
+        power[i] = scale_by_power(add(power[i], set1(1.0f)), add(whole[i], set1(40.0f)));
+        x[i] = where_at_least(x[i], softmax.floor, power[i]);
+    }
 }
 
 static inline uint64_t sum_weights(const float* x, int64_t n, const Softmax& softmax, uint64_t* blocks) {
     uint64_t total = 0;
     for (int64_t first = 0; first < n; first += kWeightBlock) {
         i64x16 sums = zero_i64();
-        for_logits(x + first, n - first < kWeightBlock ? n - first : kWeightBlock,
-                   [&](int64_t, f32x16 a) { sums = add(sums, to_i64(relative(a, softmax))); });
+        const auto take = [&]<int COUNT>(f32x16(&some)[COUNT]) {
+            relative(some, softmax);
+            for (const f32x16& each : some) sums = add(sums, to_i64(each));
+        };
+        if (n - first >= kWeightBlock) {
+            for (int64_t i = first; i < first + kWeightBlock; i += 64) {
+                f32x16 some[] = {load(x + i), load(x + i + 16), load(x + i + 32), load(x + i + 48)};
+                take(some);
+            }
+        } else {
+            for_logits(x + first, n - first, [&](int64_t, f32x16 a) {
+                f32x16 one[] = {a};
+                take(one);
+            });
+        }
         uint64_t lanes[16], sum = 0;
         store(lanes, sums);
         for (uint64_t lane : lanes) sum += lane;
@@ -73,7 +92,9 @@ static inline uint64_t sum_weights(const float* x, int64_t n, const Softmax& sof
 
 static inline void weights(const float* x, int64_t n, const Softmax& softmax, uint64_t* out) {
     for_logits(x, n, [&](int64_t i, f32x16 a) {
-        const i64x16 found = to_i64(relative(a, softmax));
+        f32x16 one[] = {a};
+        relative(one, softmax);
+        const i64x16 found = to_i64(one[0]);
         if (i + 16 <= n) return store(out + i, found);
         uint64_t lanes[16];
         store(lanes, found);

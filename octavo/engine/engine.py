@@ -17,8 +17,7 @@ from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Executable
-from octavo.sampling.logprobs import prompt_logprobs
-from octavo.sampling.sampler import SampledToken, sample
+from octavo.sampling.sampler import SampledToken
 from octavo.sampling.state import SamplingState
 
 _log = logging.getLogger(__name__)
@@ -164,14 +163,14 @@ class Engine:
     def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
         if built.sampling_rows is not None:
             logits = logits[built.sampling_rows]
-        return sample(logits, [sequence.sampling for sequence in built.sampling])
+        return self._executable.sampler.sample(logits, [sequence.sampling for sequence in built.sampling])
 
     def _read_prompt_logprobs(self, prompt_rows: list[PromptRows], logits: NDArray[np.float32]) -> None:
         for rows in prompt_rows:
             known = rows.sequence.prompt_logprobs
             token_ids = np.array(rows.sequence.token_ids[len(known) : len(known) + rows.count])
             assert rows.sequence.num_prompt_logprobs is not None
-            known += prompt_logprobs(
+            known += self._executable.sampler.prompt_logprobs(
                 logits[rows.start : rows.start + rows.count], token_ids, rows.sequence.num_prompt_logprobs
             )
 

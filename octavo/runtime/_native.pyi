@@ -9,6 +9,39 @@ def isas() -> list[str]: ...
 def multiply_add_rate(isa: str, threads: int, integer: bool) -> float: ...
 def read_bandwidth(isa: str, threads: int, bytes: int) -> float: ...
 
+class SamplingPlan:
+    def __init__(
+        self,
+        *,
+        greedy: bool,
+        scale: float,
+        floor: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        num_logprobs: int,
+        repetition_penalty: float,
+        frequency_penalty: float,
+        presence_penalty: float,
+        allowed: Sequence[int] | None,
+        bias_ids: Sequence[int],
+        bias: Sequence[float],
+        stop_ids: Sequence[int],
+    ) -> None: ...
+
+class Sampler:
+    def sample(
+        self,
+        logits: NDArray[np.float32],
+        plans: Sequence[SamplingPlan],
+        positions: Sequence[int],
+        forbid_stop: Sequence[bool],
+        seen: Sequence[tuple[int, NDArray[np.int64], NDArray[np.float32]]],
+    ) -> tuple[list[int], list[int], list[tuple[list[int], list[float], int]]]: ...
+    def score(
+        self, logits: NDArray[np.float32], token_ids: NDArray[np.int64], count: int
+    ) -> list[tuple[list[int], list[float], int]]: ...
+
 class Program:
     def __init__(self, threads: int, isa: str, max_tokens: int, max_outputs: int) -> None: ...
     def add_buffer(self, outputs: bool, cols: int, offset: int) -> None: ...
@@ -34,6 +67,7 @@ class Program:
         block_tables: NDArray[np.int32],
         output_rows: NDArray[np.int32],
     ) -> NDArray[np.float32]: ...
+    def sampler(self) -> Sampler: ...
     def argmax(self, rows: NDArray[np.float32], out: NDArray[np.int64]) -> None: ...
     @property
     def weight_bytes(self) -> int: ...

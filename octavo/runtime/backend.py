@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.tensor import Tensor
 from octavo.runtime.program import Program
+
+if TYPE_CHECKING:
+    from octavo.sampling.sampler import Sampler
 
 BLOCK_SIZE = 16
 """Tokens in a KV block: an octavo sheet folds into 16 pages."""
@@ -64,6 +67,11 @@ class Executable(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Memory that the packed weights take."""
+        ...
+
+    @property
+    def sampler(self) -> Sampler:
+        """What chooses tokens from the rows that `run` gives; not to be used while it runs."""
         ...
 
     def allocate_kv_cache(self, num_blocks: int) -> None:

@@ -12,6 +12,7 @@ from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
 from octavo.runtime.program import Program, Rows, View
+from octavo.sampling.native import NativeSampler
 
 
 def available_isas() -> list[str]:
@@ -65,6 +66,7 @@ class NativeExecutable:
     def __init__(self, native: _native.Program, kv_cache: KVCacheSpec) -> None:
         self._native = native
         self._kv_cache = kv_cache
+        self._sampler = NativeSampler(native.sampler())
 
     @property
     def weight_bytes(self) -> int:
@@ -75,6 +77,11 @@ class NativeExecutable:
     def isa(self) -> str:
         """The ISA tier in use."""
         return self._native.isa
+
+    @property
+    def sampler(self) -> NativeSampler:
+        """Samples on the threads that run the program."""
+        return self._sampler
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Reserve the KV cache; its pages are committed when first written."""

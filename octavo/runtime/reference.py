@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from octavo.formats.tensor import Tensor
 from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
 from octavo.runtime.program import Attribute, Instruction, Program, Rows, View
+from octavo.sampling.sampler import ReferenceSampler
 
 Floats = NDArray[np.float32]
 
@@ -39,6 +40,7 @@ class ReferenceExecutable:
     """A Program with float32 weights and a KV cache of `[layers, blocks, 16, KV heads, head dim]` twice."""
 
     def __init__(self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec) -> None:
+        self.sampler = ReferenceSampler()
         self._program = program
         self._kv_spec = kv_cache
         # Tied embeddings are one Tensor under two names: decode it once.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from octavo.engine.messages import TokenLogprobs
 from octavo.sampling.candidates import candidates
 from octavo.sampling.draw import draw
-from octavo.sampling.logprobs import token_logprobs
+from octavo.sampling.logprobs import prompt_logprobs, token_logprobs
 from octavo.sampling.processors import process
 from octavo.sampling.rng import uniform
 from octavo.sampling.sanitise import sanitise
@@ -33,16 +34,55 @@ class SampledToken:
     logprobs: TokenLogprobs | None = None
 
 
-def sample(logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
-    """Choose the next token of each row of `[R, V]` logits, which are left as they are.
+class Sampler(Protocol):
+    """Chooses the tokens of a step: in NumPy, the definition, or in C++ (`octavo.sampling.native`)."""
 
-    The caller appends each token to its state. NaN logits count as -inf. A row in which no token is left
-    (a broken model) gives the lowest token id that its request allows and a warning in the log, and does
-    not disturb the others.
-    """
+    def sample(self, logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
+        """Choose the next token of each row of `[R, V]` logits, which are left as they are.
+
+        The caller appends each token to its state. NaN logits count as -inf. A row in which no token is
+        left (a broken model) gives the lowest token id that its request allows and a warning in the log,
+        and does not disturb the others.
+        """
+        ...
+
+    def prompt_logprobs(
+        self, logits: NDArray[np.float32], token_ids: NDArray[np.integer], count: int
+    ) -> list[TokenLogprobs]:
+        """Log probabilities of `[P]` prompt tokens, each under the `[P, V]` row that predicted it, and of
+        that row's `count` most likely tokens (-1: all)."""
+        ...
+
+
+class ReferenceSampler:
+    """The definition, in NumPy."""
+
+    def sample(self, logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
+        """See `Sampler.sample`."""
+        return sample(logits, states)
+
+    def prompt_logprobs(
+        self, logits: NDArray[np.float32], token_ids: NDArray[np.integer], count: int
+    ) -> list[TokenLogprobs]:
+        """See `Sampler.prompt_logprobs`."""
+        return prompt_logprobs(logits, token_ids, count)
+
+
+def sample(logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
+    """`Sampler.sample`, a row at a time."""
+    check_rows(logits, states)
+    return [sample_row(row, state) for row, state in zip(logits, states, strict=True)]
+
+
+def check_rows(logits: NDArray[np.float32], states: list[SamplingState]) -> None:
+    """Raise ValueError unless there is a state for each row."""
     if logits.shape[0] != len(states):
         raise ValueError(f"logits have {logits.shape[0]} rows for {len(states)} states")
-    return [sample_row(row, state) for row, state in zip(logits, states, strict=True)]
+
+
+def warn_impossible(state: SamplingState) -> None:
+    """Log that a row had no token to choose."""
+    _log.warning("no token has a probability: every logit is -inf or NaN at position %d", state.position)
 
 
 def sample_row(raw: NDArray[np.float32], state: SamplingState) -> SampledToken:
@@ -62,7 +102,7 @@ def choose(logits: NDArray[np.float32], state: SamplingState) -> int:
     """The next token from a `[V]` row of processed logits: the first of the most likely, or a draw."""
     best = int(logits.argmax())
     if logits[best] == -np.inf:
-        _log.warning("no token has a probability: every logit is -inf or NaN at position %d", state.position)
+        warn_impossible(state)
         return int((process(np.zeros_like(logits), state) > -np.inf).argmax())
     if state.params.greedy:
         return best

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.sampling.token_counts import TokenCounts
 from octavo.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from octavo.runtime._native import SamplingPlan
 
 
 def check_token_ids(params: SamplingParams, vocab_size: int, eos_token_ids: Sequence[int] = ()) -> None:
@@ -55,6 +59,7 @@ class SamplingState:
         "num_outputs",
         "num_prompt",
         "params",
+        "plan",
         "seed",
         "stop_ids",
         "vocab_size",
@@ -76,6 +81,8 @@ class SamplingState:
         self.seed = params.seed or 0
         self.num_prompt = len(prompt_token_ids)
         self.num_outputs = 0
+        self.plan: SamplingPlan | None = None
+        """What the native sampler makes of `params` when it first sees them."""
 
         self.allowed_ids = None if params.allowed_token_ids is None else _ids(params.allowed_token_ids)
         bias = params.logit_bias or {}

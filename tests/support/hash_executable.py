@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
+from octavo.sampling.sampler import ReferenceSampler
 
 UNWRITTEN = -1
 
@@ -29,6 +30,7 @@ class HashExecutable:
     weight_bytes = 0
 
     def __init__(self, vocab_size: int, limits: Limits) -> None:
+        self.sampler = ReferenceSampler()
         self._vocab_size = vocab_size
         self._limits = limits
         self._slots = np.zeros((0, 2), dtype=np.int32)
