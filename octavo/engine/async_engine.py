@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from octavo.config import EngineConfig
 from octavo.engine.client import EngineClient
 from octavo.engine.messages import (
     AbortRequests,
+    DescribeState,
     EngineReady,
+    EngineState,
     ResetPrefixCache,
     SchedulerStats,
     StepOutputs,
@@ -81,6 +84,8 @@ class AsyncEngine:
         self._mailboxes: dict[str, Mailbox] = {}
         self._client: EngineClient | None = None
         """The client of an engine that is ready, None while there is none."""
+        self._descriptions: deque[asyncio.Future[EngineState | None]] = deque()
+        """Those who wait for a description, in the order in which they asked."""
         self._restarting: asyncio.Task[None] | None = None
         self._budget = RestartBudget()
         self._suspects = Suspects()
@@ -176,6 +181,18 @@ class AsyncEngine:
         """Forget every cached block that no sequence holds."""
         self._send([ResetPrefixCache()])
 
+    async def describe(self, *, tree: bool = False, tokens: bool = False) -> EngineState | None:
+        """What the engine holds between two steps, with the tree of prefixes and its tokens if asked for.
+
+        Comes after the step that runs. None when no engine runs, or it dies before it has answered.
+        """
+        if self._client is None:
+            return None
+        state: asyncio.Future[EngineState | None] = asyncio.get_running_loop().create_future()
+        self._descriptions.append(state)
+        self._send([DescribeState(tree, tokens)])
+        return await state
+
     async def stop(self) -> None:
         """Abort what is open, and end the engine process after its current step."""
         self._end("the engine was stopped")
@@ -183,6 +200,7 @@ class AsyncEngine:
             self._restarting.cancel()
             await asyncio.wait([self._restarting])
         client, self._client = self._client, None
+        self._describe_none()
         if client is not None:
             await client.stop()
 
@@ -199,6 +217,7 @@ class AsyncEngine:
             raise
         self._requests.max_model_len = self.ready.max_model_len
         client.on_step, client.on_lost = self._take_step, self._on_lost
+        client.on_state = self._take_state
         self._client = client
         for state in self._suspects.restart(self._processor.states):
             self._send(self._processor.resubmit(state))
@@ -209,6 +228,19 @@ class AsyncEngine:
         if self.on_step is not None:
             self.on_step(step)
         self._tell(*self._processor.process(step))
+
+    def _take_state(self, state: EngineState) -> None:
+        if self._descriptions:
+            waiting = self._descriptions.popleft()
+            if not waiting.done():  # its reader may have gone
+                waiting.set_result(state)
+
+    def _describe_none(self) -> None:
+        """Nobody will describe anything to those who wait for it."""
+        while self._descriptions:
+            waiting = self._descriptions.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
 
     def _abort(self, request_ids: list[str]) -> None:
         self._tell(*self._processor.abort(request_ids))
@@ -241,6 +273,7 @@ class AsyncEngine:
         """The engine died: replace it, without the request that is sure to be what kills it."""
         client, self._client = self._client, None
         assert client is not None
+        self._describe_none()
         self._past = self.stats
         _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
         if crashed:

@@ -6,7 +6,7 @@ It knows memory: neither what a block holds nor for whom.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from octavo.runtime.backend import BLOCK_SIZE
 
@@ -23,7 +23,7 @@ class BlockPool:
     memory allows. Every operation is O(1) per block. Source: PagedAttention (Kwon et al., 2023), 4.2-4.4.
     """
 
-    __slots__ = ("_free", "_on_reuse", "num_blocks", "ref_counts")
+    __slots__ = ("_free", "_num_taken", "_on_reuse", "num_blocks", "ref_counts")
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 1:
@@ -32,11 +32,21 @@ class BlockPool:
         self.ref_counts = [0] * num_blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
         self._on_reuse: Callable[[int], None] | None = None
+        self._num_taken = 0
 
     @property
     def num_free(self) -> int:
         """Blocks without a reference."""
         return len(self._free)
+
+    @property
+    def num_touched(self) -> int:
+        """Every block from this one on has never been handed out: those go first, in order."""
+        return min(self._num_taken, self.num_blocks)
+
+    def newest_free(self) -> Iterator[int]:
+        """The free blocks, the most recently freed first."""
+        return reversed(self._free)
 
     def on_reuse(self, callback: Callable[[int], None]) -> None:
         """Call `callback(block)` whenever `allocate` hands out a block, whose content is lost then."""
@@ -51,6 +61,7 @@ class BlockPool:
         if count > len(free):
             return None
         blocks = [free.popitem(last=False)[0] for _ in range(count)]
+        self._num_taken += count
         for block in blocks:
             self.ref_counts[block] = 1
             if self._on_reuse is not None:

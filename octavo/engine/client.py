@@ -13,7 +13,15 @@ import msgspec
 import zmq
 
 from octavo.config import EngineConfig
-from octavo.engine.messages import EngineFailed, EngineReady, FromEngine, Shutdown, StepOutputs, ToEngine
+from octavo.engine.messages import (
+    EngineFailed,
+    EngineReady,
+    EngineState,
+    FromEngine,
+    Shutdown,
+    StepOutputs,
+    ToEngine,
+)
 from octavo.engine.process import ProcessOptions
 from octavo.engine.supervisor import EngineDeadError, EngineProcess
 
@@ -26,12 +34,13 @@ class EngineClient:
     """Starts an engine process and talks to it; never reused for another, so nothing stale can arrive.
 
     Belongs to the event loop that runs when it is made. `ready` gets EngineDeadError, its reason in one
-    line, when the engine does not start. Once it is ready set `on_step`, for each step's outputs, and
-    `on_lost(reason, crashed)`, which comes once if the engine ends without being told to; `crashed` unless
-    something outside killed it.
+    line, when the engine does not start. Once it is ready set `on_step`, for each step's outputs, `on_state`,
+    for what was asked for, and `on_lost(reason, crashed)`, which comes once if the engine ends without being
+    told to; `crashed` unless something outside killed it.
     """
 
     on_step: Callable[[StepOutputs], None]
+    on_state: Callable[[EngineState], None]
     on_lost: Callable[[str, bool], None]
 
     def __init__(self, config: EngineConfig, command: Sequence[str]) -> None:
@@ -117,6 +126,8 @@ class EngineClient:
         match message:
             case StepOutputs():
                 self.on_step(message)
+            case EngineState():
+                self.on_state(message)
             case EngineReady():
                 if not self.ready.done():
                     self.ready.set_result(message)

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
 from octavo.engine.block_pool import BlockPool, blocks_for
-from octavo.engine.messages import AddRequest, EngineReady, SchedulerStats, SequenceOutput, StepOutputs
+from octavo.engine.describe import describe
+from octavo.engine.messages import (
+    AddRequest,
+    DescribeState,
+    EngineReady,
+    EngineState,
+    SchedulerStats,
+    SequenceOutput,
+    StepOutputs,
+)
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence
@@ -66,6 +75,7 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._num_added = 0
         self._early_outputs: list[SequenceOutput] = []
+        self._last_step: Step | None = None
 
     @property
     def has_work(self) -> bool:
@@ -118,11 +128,16 @@ class Engine:
         if self._prefix_cache is not None:
             self._prefix_cache.reset()
 
+    def describe(self, request: DescribeState) -> EngineState:
+        """What the engine holds between two steps, in bounded size."""
+        return describe(request, self._pool, self._prefix_cache, self._scheduler, self._last_step)
+
     def step(self) -> StepOutputs:
         """Run the next batch: at most one new token for each running sequence."""
         started = time.perf_counter()
         outputs, self._early_outputs = self._early_outputs, []
         step = self._scheduler.schedule(time.monotonic())
+        self._last_step = step
         for sequence in step.preempted:
             self._batches.release(sequence)
         for sequence in step.outgrown:

@@ -52,11 +52,18 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache", array_like=True
     """Forget every cached block that no sequence holds."""
 
 
+class DescribeState(msgspec.Struct, tag="describe", array_like=True):
+    """Ask for one `EngineState`; with the tree of prefixes, and the first tokens of each of its edges."""
+
+    tree: bool = False
+    tokens: bool = False
+
+
 class Shutdown(msgspec.Struct, tag="shutdown", array_like=True):
     """Leave after the current step."""
 
 
-ToEngine = AddRequest | AbortRequests | ResetPrefixCache | Shutdown
+ToEngine = AddRequest | AbortRequests | ResetPrefixCache | DescribeState | Shutdown
 
 
 class SequenceOutput(msgspec.Struct, array_like=True):
@@ -100,6 +107,74 @@ class StepOutputs(msgspec.Struct, tag="step", array_like=True):
     stats: SchedulerStats
 
 
+class RunningState(msgspec.Struct):
+    """A sequence that has blocks. Of `num_tokens` tokens the first `num_computed` are in the KV cache.
+
+    `num_new` were in the last step. `cells` are the cells of `EngineState` that its blocks, in order, fall
+    in; what all sequences hold together is bounded, so it may lack the last ones of `num_blocks`.
+    """
+
+    request_id: str
+    phase: str
+    num_prompt: int
+    num_tokens: int
+    num_computed: int
+    num_cached: int
+    max_length: int
+    num_new: int
+    num_blocks: int
+    cells: list[int]
+
+
+class QueuedState(msgspec.Struct):
+    """A sequence that waits; `seconds` since it arrived. One that was preempted has run before."""
+
+    request_id: str
+    num_prompt: int
+    num_tokens: int
+    seconds: float
+    preempted: bool
+
+
+class PrefixNode(msgspec.Struct):
+    """An edge of the tree of cached prefixes: `num_blocks` blocks in a row with no branch between them.
+
+    Each is held by `num_holders` sequences. `parent` is the index of the node before it, which comes
+    earlier in the list, -1 for none; `cell` is where its first block falls; `token_ids` are its first
+    tokens, empty unless asked for.
+    """
+
+    parent: int
+    num_blocks: int
+    num_holders: int
+    cell: int
+    token_ids: list[int] = []
+
+
+class EngineState(msgspec.Struct, tag="state", array_like=True):
+    """What the engine holds between two steps, in bounded size, for people to look at.
+
+    The pool is drawn as cells of `blocks_per_cell` blocks each, in order, up to the last block that was ever
+    used: a byte of `holders` is the number of sequences that hold the cell's most shared block (255 for
+    more), one of `known` the number of its blocks that the prefix cache knows. `running` and `queued` are the
+    first of `num_running` and `num_queued`. `tree` is None unless asked for, and lacks `num_hidden` nodes.
+    """
+
+    num_blocks: int
+    num_free: int
+    num_known: int
+    blocks_per_cell: int
+    holders: bytes
+    known: bytes
+    num_step_tokens: int
+    num_running: int
+    running: list[RunningState]
+    num_queued: int
+    queued: list[QueuedState]
+    tree: list[PrefixNode] | None = None
+    num_hidden: int = 0
+
+
 class EngineReady(msgspec.Struct, tag="ready", array_like=True):
     """The engine process has loaded its model and takes requests."""
 
@@ -116,4 +191,4 @@ class EngineFailed(msgspec.Struct, tag="failed", array_like=True):
     error: str
 
 
-FromEngine = StepOutputs | EngineReady | EngineFailed
+FromEngine = StepOutputs | EngineState | EngineReady | EngineFailed

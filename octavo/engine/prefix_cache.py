@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from octavo.engine.block_pool import BlockPool
@@ -34,6 +35,18 @@ def chain_digests(parent: bytes, token_ids: Sequence[int]) -> list[bytes]:
     return digests
 
 
+@dataclass(slots=True, eq=False)
+class KnownBlock:
+    """The content of a block: its digest, that of the block before it, None for a first one, and its tokens.
+
+    The cache itself needs the digest alone; the rest is for whoever looks at the tree of prefixes.
+    """
+
+    digest: bytes
+    parent: bytes | None
+    token_ids: array[int]
+
+
 class PrefixCache:
     """Digest of a block's tokens and all before them -> the KV block that holds them.
 
@@ -45,12 +58,13 @@ class PrefixCache:
     whether it took what `match` offered.
     """
 
-    __slots__ = ("_blocks", "_digests", "_pool", "hits", "queries")
+    __slots__ = ("_blocks", "_pool", "hits", "known", "queries")
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
         self._blocks: dict[bytes, int] = {}
-        self._digests: list[bytes | None] = [None] * pool.num_blocks
+        self.known: list[KnownBlock | None] = [None] * pool.num_blocks
+        """What each block of the pool holds; None where nobody could find it."""
         self.queries = 0
         self.hits = 0
         pool.on_reuse(self._forget)
@@ -69,15 +83,15 @@ class PrefixCache:
             blocks.append(block)
         return blocks
 
-    def insert(self, digest: bytes, block: int) -> None:
-        """Make known that `block`, which the caller allocated and has computed, holds `digest`.
+    def insert(self, content: KnownBlock, block: int) -> None:
+        """Make known that `block`, which the caller allocated and has computed, holds `content`.
 
         A digest that is known already keeps its block: of two sequences that computed the same tokens
         side by side, the first one's is shared from then on.
         """
-        if digest not in self._blocks:
-            self._blocks[digest] = block
-            self._digests[block] = digest
+        if content.digest not in self._blocks:
+            self._blocks[content.digest] = block
+            self.known[block] = content
 
     def reset(self) -> None:
         """Forget every block that nobody holds."""
@@ -86,7 +100,7 @@ class PrefixCache:
                 self._forget(block)
 
     def _forget(self, block: int) -> None:
-        digest = self._digests[block]
-        if digest is not None:
-            del self._blocks[digest]
-            self._digests[block] = None
+        content = self.known[block]
+        if content is not None:
+            del self._blocks[content.digest]
+            self.known[block] = None

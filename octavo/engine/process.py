@@ -24,8 +24,10 @@ from octavo.config import EngineConfig
 from octavo.engine.messages import (
     AbortRequests,
     AddRequest,
+    DescribeState,
     EngineFailed,
     EngineReady,
+    EngineState,
     FromEngine,
     ResetPrefixCache,
     Shutdown,
@@ -61,6 +63,10 @@ class StepEngine(Protocol):
 
     def reset_prefix_cache(self) -> None:
         """Forget cached blocks."""
+        ...
+
+    def describe(self, request: DescribeState) -> EngineState:
+        """What the engine holds."""
         ...
 
     def step(self) -> StepOutputs:
@@ -130,6 +136,8 @@ class EngineLoop:
                     self._aborted = True
                 case ResetPrefixCache():
                     self._engine.reset_prefix_cache()
+                case DescribeState() as request:
+                    self._socket.send(self._encoder.encode(self._engine.describe(request)))
                 case Shutdown():
                     return False
         return True

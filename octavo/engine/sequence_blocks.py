@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+
 from octavo.engine.block_pool import BlockPool, blocks_for
-from octavo.engine.prefix_cache import PrefixCache
+from octavo.engine.prefix_cache import KnownBlock, PrefixCache
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import BLOCK_SIZE
 
@@ -75,7 +77,9 @@ class SequenceBlocks:
         known, full = sequence.num_known_blocks, sequence.num_computed_tokens // BLOCK_SIZE
         digests = sequence.block_digests(full)
         for index in range(known, full):
-            self._prefix_cache.insert(digests[index], sequence.block_table[index])
+            tokens = array("i", sequence.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE])
+            content = KnownBlock(digests[index], digests[index - 1] if index else None, tokens)
+            self._prefix_cache.insert(content, sequence.block_table[index])
         sequence.num_known_blocks = full
 
     def release(self, sequence: Sequence) -> None:

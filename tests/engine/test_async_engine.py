@@ -321,6 +321,33 @@ def test_reset_prefix_cache_reaches_the_engine() -> None:
     run(test)
 
 
+def test_descriptions_are_given_in_turn_and_not_by_an_engine_that_is_gone() -> None:
+    async def test() -> None:
+        async with running("0.05") as engine:
+            stream = engine.generate([1, 2], params(100_000), "r")
+            await anext(stream)
+            abandoned = asyncio.create_task(engine.describe())
+            await asyncio.sleep(0)
+            abandoned.cancel()
+            states = await asyncio.gather(*(engine.describe() for _ in range(3)))
+            assert [state.num_running for state in states if state] == [1, 1, 1]
+
+            waiting = asyncio.create_task(engine.describe())
+            await asyncio.sleep(0)
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGKILL)
+            assert await waiting is None
+            while not engine.healthy:
+                assert await engine.describe() is None
+                await asyncio.sleep(0.01)
+            state = await engine.describe()
+            assert state is not None
+            await stream.aclose()
+        assert await engine.describe() is None
+
+    run(test)
+
+
 def test_restart_budget() -> None:
     budget = RestartBudget(limit=2, window=10)
     assert [budget.spend(now) for now in (0, 1, 2, 9.9, 10, 10.5, 11)] == [

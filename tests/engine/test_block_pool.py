@@ -39,6 +39,17 @@ def test_sharing_a_free_block_takes_it_out_of_the_free_list():
     assert pool.allocate(1) == [1]
 
 
+def test_it_knows_how_far_it_was_ever_used_and_what_was_freed_last():
+    pool = BlockPool(5)
+    assert pool.num_touched == 0
+    pool.free(pool.allocate(3))
+    assert pool.num_touched == 3
+    assert list(pool.newest_free()) == [2, 1, 0, 4, 3]
+    for _ in range(4):
+        pool.free(pool.allocate(1))
+    assert pool.num_touched == 5
+
+
 def test_reuse_is_announced_for_every_block_handed_out():
     pool, reused = BlockPool(3), []
     pool.on_reuse(reused.append)

@@ -21,8 +21,10 @@ from octavo.config import EngineConfig
 from octavo.engine.messages import (
     AbortRequests,
     AddRequest,
+    DescribeState,
     EngineFailed,
     EngineReady,
+    EngineState,
     FromEngine,
     ResetPrefixCache,
     Shutdown,
@@ -124,6 +126,20 @@ def test_without_work_it_sleeps(parent: Parent) -> None:
         assert parent.receive(300) is None
         assert time.process_time() - before < 0.1
     assert engine.num_steps == 1
+
+
+def test_a_description_comes_without_a_step_and_between_steps(parent: Parent) -> None:
+    engine = FakeEngine()
+    with loop(engine, parent):
+        parent.send(DescribeState())
+        state = parent.receive()
+        assert isinstance(state, EngineState)
+        assert (state.num_running, engine.num_steps) == (0, 0)
+        parent.send(request(max_tokens=100_000))
+        parent.send(DescribeState())
+        while not isinstance(state := parent.receive(), EngineState):
+            assert isinstance(state, StepOutputs)
+        assert state.num_running == 1
 
 
 def test_an_abort_and_a_reset_arrive(parent: Parent) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from octavo.engine.block_pool import BlockPool
-from octavo.engine.prefix_cache import PrefixCache, chain_digests, root_digest
+from octavo.engine.prefix_cache import KnownBlock, PrefixCache, chain_digests, root_digest
 from octavo.runtime.backend import BLOCK_SIZE
 
 NUM_BLOCKS = 12
+
+
+def known(digests: list[bytes], tokens: list[int], index: int) -> KnownBlock:
+    """What the block at `index` of a sequence holds."""
+    inside = tokens[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+    return KnownBlock(digests[index], digests[index - 1] if index else None, array("i", inside))
 
 
 def content(*blocks: int) -> list[int]:
@@ -33,7 +41,7 @@ class Machine(RuleBasedStateMachine):
         for index in range(start, len(table)):
             assert self.pool.ref_counts[table[index]] == 1, "a shared block is written"
             self.truth[table[index]] = (salt, tokens[: (index + 1) * BLOCK_SIZE])
-            self.cache.insert(digests[index], table[index])
+            self.cache.insert(known(digests, tokens, index), table[index])
 
     @rule(salt=st.sampled_from(["", "salt"]), blocks=st.lists(st.integers(0, 1), min_size=1, max_size=5))
     def begin(self, salt: str, blocks: list[int]) -> None:
@@ -68,9 +76,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         held = {block for *_, table in self.sequences for block in table}
-        known = {block for block, digest in enumerate(self.cache._digests) if digest is not None}
+        findable = {block for block, content in enumerate(self.cache.known) if content is not None}
         self.cache.reset()
-        assert len(self.cache) == len(held & known)
+        assert len(self.cache) == len(held & findable)
 
     @invariant()
     def counts_add_up(self) -> None:
@@ -89,6 +97,12 @@ class Machine(RuleBasedStateMachine):
         for digest, block in self.cache._blocks.items():
             salt, tokens = self.truth[block]
             assert chain_digests(root_digest(salt), tokens)[-1] == digest
+            held = self.cache.known[block]
+            assert held is not None
+            assert held.digest == digest
+            assert chain_digests(held.parent or root_digest(salt), held.token_ids) == [digest]
+            assert list(held.token_ids) == tokens[-BLOCK_SIZE:]
+            assert (held.parent is None) == (len(tokens) == BLOCK_SIZE)
 
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -98,10 +112,11 @@ test_machine = Machine.TestCase
 def test_children_are_evicted_before_their_parents():
     pool = BlockPool(5)
     cache = PrefixCache(pool)
-    digests = chain_digests(root_digest(""), content(1, 2, 3, 4, 5))
+    tokens = content(1, 2, 3, 4, 5)
+    digests = chain_digests(root_digest(""), tokens)
     table = pool.allocate(5)
-    for digest, block in zip(digests, table, strict=True):
-        cache.insert(digest, block)
+    for index, block in enumerate(table):
+        cache.insert(known(digests, tokens, index), block)
     pool.free(reversed(table))
     for left in (4, 3, 2, 1, 0):
         pool.allocate(1)
@@ -129,11 +144,11 @@ def test_only_full_blocks_have_a_digest_and_a_chain_can_be_continued():
 def test_the_first_of_two_equal_blocks_stays():
     pool = BlockPool(2)
     cache = PrefixCache(pool)
-    (digest,) = chain_digests(root_digest(""), content(1))
+    digests = chain_digests(root_digest(""), content(1))
     first, second = pool.allocate(2)
-    cache.insert(digest, first)
-    cache.insert(digest, second)
-    assert cache.match([digest]) == [first]
+    cache.insert(known(digests, content(1), 0), first)
+    cache.insert(known(digests, content(1), 0), second)
+    assert cache.match(digests) == [first]
     pool.free([second])
     pool.allocate(1)
-    assert cache.match([digest]) == [first]
+    assert cache.match(digests) == [first]

@@ -15,7 +15,9 @@ from octavo.config import EngineConfig
 from octavo.engine import process
 from octavo.engine.messages import (
     AddRequest,
+    DescribeState,
     EngineReady,
+    EngineState,
     SchedulerStats,
     SequenceOutput,
     StepOutputs,
@@ -96,6 +98,9 @@ class FakeEngine:
 
     def reset_prefix_cache(self) -> None:
         self.cache_resets += 1
+
+    def describe(self, request: DescribeState) -> EngineState:
+        return EngineState(1000, 1000, 0, 1, b"", b"", 0, len(self.sequences), [], 0, [])
 
     def step(self) -> StepOutputs:
         time.sleep(self.step_seconds)

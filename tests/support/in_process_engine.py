@@ -12,7 +12,15 @@ from octavo.config import EngineConfig
 from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.client import EngineClient
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.messages import AbortRequests, AddRequest, ResetPrefixCache, StepOutputs, ToEngine
+from octavo.engine.messages import (
+    AbortRequests,
+    AddRequest,
+    DescribeState,
+    EngineState,
+    ResetPrefixCache,
+    StepOutputs,
+    ToEngine,
+)
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.request import RequestBuilder
 from octavo.runtime.backend import Limits
@@ -25,6 +33,7 @@ class InProcessClient:
     """Stands in for the engine's process and its client; `step_seconds` is how long a step lasts."""
 
     pid = 0
+    on_state: Callable[[EngineState], None]
 
     def __init__(self, engine: Engine, on_step: Callable[[StepOutputs], None], step_seconds: float) -> None:
         self._engine = engine
@@ -33,6 +42,8 @@ class InProcessClient:
         self._running: asyncio.Task[None] | None = None
         self.requests: list[AddRequest] = []
         """All that were ever sent."""
+        self.descriptions: list[DescribeState] = []
+        """All that were ever asked for."""
 
     def send(self, message: ToEngine) -> None:
         match message:
@@ -43,6 +54,10 @@ class InProcessClient:
                 self._engine.abort(request_ids)
             case ResetPrefixCache():
                 self._engine.reset_prefix_cache()
+            case DescribeState():
+                self.descriptions.append(message)
+                asyncio.get_running_loop().call_soon(self.on_state, self._engine.describe(message))
+                return
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._run())
 
@@ -79,5 +94,6 @@ class InProcessEngine(AsyncEngine):
         settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB_SIZE, NUM_BLOCKS)
         engine = Engine(HashExecutable(VOCAB_SIZE, Limits(64, 80, 16)), settings)
         self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
+        self.fake_client.on_state = self._take_state
         self.ready = engine.ready()
         self._client = self.fake_client  # type: ignore[assignment]
