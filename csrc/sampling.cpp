@@ -72,7 +72,7 @@ void Sampler::choose(const float* logits, int64_t vocab, const SamplingRow& row,
                      Sampled& out) const {
     const SamplingPlan& plan = *row.plan;
     const bool changes = plan.restricted || !plan.bias_ids.empty() || !row.seen.empty() ||
-                         (row.forbids_stop && !plan.stop_ids.empty());
+                         (row.forbids_stop() && !plan.stop_ids.empty());
     out.possible = true;
     if (plan.greedy && !changes && plan.num_logprobs < 0) {
         out.token_id = kernels_.argmax(logits, vocab);
@@ -90,8 +90,9 @@ void Sampler::choose(const float* logits, int64_t vocab, const SamplingRow& row,
     } else if (plan.greedy) {
         out.token_id = kernels_.argmax(processed.x, vocab);
     } else {
-        out.token_id = scratch.candidates.draw(processed, plan.truncation,
-                                               random_bits(plan.seed, static_cast<uint64_t>(row.position)));
+        out.token_id = scratch.candidates.draw(
+            processed, plan.truncation,
+            random_bits(plan.seed, static_cast<uint64_t>(plan.num_prompt + row.num_outputs)));
     }
     if (plan.num_logprobs >= 0) score(raw, out.token_id, plan.num_logprobs, scratch, out.logprobs);
 }
@@ -108,7 +109,7 @@ LogitsRow Sampler::process(const float* logits, int64_t vocab, const SamplingRow
         std::copy_n(logits, vocab, x);
     }
     for (size_t i = 0; i < plan.bias_ids.size(); ++i) x[plan.bias_ids[i]] += plan.bias[i];
-    if (row.forbids_stop)
+    if (row.forbids_stop())
         for (int32_t id : plan.stop_ids) x[id] = -kInfinity;
     for (size_t i = 0; i < row.seen.size(); ++i) {
         float& logit = x[row.seen[i]];

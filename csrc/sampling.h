@@ -19,8 +19,9 @@ class module_;
 
 namespace octavo {
 
-// What a request asks for, resolved once; octavo/sampling/native.py makes it. Token ids are checked.
+// What a request asks for, resolved once; octavo/sampling/native.py makes it.
 struct SamplingPlan {
+    int64_t vocab_size = 0, num_prompt = 0, min_tokens = 0;
     bool greedy = false;
     Truncation truncation{};
     uint64_t seed = 0;
@@ -31,14 +32,15 @@ struct SamplingPlan {
     std::vector<float> bias;
 };
 
-// A row of logits to choose from. Penalties look at the tokens `seen`, each once, and at how often it was
-// put out.
+// A row of logits to choose from after `num_outputs` tokens. Penalties look at the tokens `seen`, each once,
+// and at how often it was put out.
 struct SamplingRow {
     const SamplingPlan* plan;
-    int64_t position;
-    bool forbids_stop;
+    int64_t num_outputs;
     std::span<const int64_t> seen;
     std::span<const float> counts;
+
+    bool forbids_stop() const { return num_outputs < plan->min_tokens; }
 };
 
 // The token, then the most likely ones; how likely they are; the token's rank.

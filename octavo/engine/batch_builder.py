@@ -47,7 +47,7 @@ class BatchBuilder:
         self._written = [0] * max_num_seqs  # Blocks of each row that are written.
         self._free_rows = list(reversed(range(max_num_seqs)))
         self._token_ids = np.empty(max_num_batched_tokens, dtype=np.int32)
-        self._count = np.arange(max_num_batched_tokens, dtype=np.int32)
+        self._count = np.arange(max_num_batched_tokens + 1, dtype=np.int32)
         self._query_starts = np.zeros(max_num_seqs + 1, dtype=np.int32)
 
     def release(self, sequence: Sequence) -> None:
@@ -58,10 +58,28 @@ class BatchBuilder:
 
     def build(self, step: Step) -> BuiltBatch:
         """The batch of a step that is not empty."""
+        return self._build_decodes(step) if step.num_decodes == len(step.sequences) else self._build(step)
+
+    def _build_decodes(self, step: Step) -> BuiltBatch:
+        """Nearly every step: each sequence computes its last token and samples."""
+        sequences = step.sequences
+        count = len(sequences)
+        token_ids = self._token_ids[:count]
+        token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
+        context_lens = np.array([len(sequence.token_ids) for sequence in sequences], dtype=np.int32)
+        batch = Batch(
+            token_ids=token_ids,
+            positions=context_lens - 1,
+            query_starts=self._count[: count + 1],
+            context_lens=context_lens,
+            block_tables=self._block_tables(sequences),
+            output_rows=self._count[:count],
+        )
+        return BuiltBatch(batch, sequences, None, [])
+
+    def _build(self, step: Step) -> BuiltBatch:
         tokens: list[int] = []
-        rows: list[int] = []
         ends: list[int] = []
-        most_blocks = 1
         for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
             start = sequence.num_computed_tokens
             if num_new == 1:
@@ -69,13 +87,8 @@ class BatchBuilder:
             else:
                 tokens += sequence.token_ids[start : start + num_new]
             ends.append(start + num_new)
-            row, num_blocks = sequence.row, len(sequence.block_table)
-            if row < 0 or self._written[row] != num_blocks:
-                row = self._write_table(sequence)
-            rows.append(row)
-            most_blocks = max(most_blocks, num_blocks)
 
-        num_seqs, num_tokens = len(rows), len(tokens)
+        num_seqs, num_tokens = len(ends), len(tokens)
         token_ids = self._token_ids[:num_tokens]
         token_ids[:] = tokens
         num_new_tokens = np.array(step.num_new_tokens, dtype=np.int32)
@@ -92,10 +105,21 @@ class BatchBuilder:
             positions=positions,
             query_starts=query_starts,
             context_lens=context_lens,
-            block_tables=np.ascontiguousarray(self._tables[rows, :most_blocks]),
+            block_tables=self._block_tables(step.sequences),
             output_rows=output_rows,
         )
         return BuiltBatch(batch, sampling, sampling_rows, prompt_rows)
+
+    def _block_tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
+        """`[S, most blocks]`; what is beyond a sequence's own blocks means nothing."""
+        written, rows, most_blocks = self._written, [], 1
+        for sequence in sequences:
+            row, num_blocks = sequence.row, len(sequence.block_table)
+            if row < 0 or written[row] != num_blocks:
+                row = self._write_table(sequence)
+            rows.append(row)
+            most_blocks = max(most_blocks, num_blocks)
+        return self._tables[:, :most_blocks].take(rows, axis=0)
 
     def _write_table(self, sequence: Sequence) -> int:
         if sequence.row < 0:

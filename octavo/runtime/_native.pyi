@@ -13,6 +13,9 @@ class SamplingPlan:
     def __init__(
         self,
         *,
+        vocab_size: int,
+        num_prompt: int,
+        min_tokens: int,
         greedy: bool,
         scale: float,
         floor: float,
@@ -34,8 +37,7 @@ class Sampler:
         self,
         logits: NDArray[np.float32],
         plans: Sequence[SamplingPlan],
-        positions: Sequence[int],
-        forbid_stop: Sequence[bool],
+        num_outputs: Sequence[int],
         seen: Sequence[tuple[int, NDArray[np.int64], NDArray[np.float32]]],
     ) -> tuple[list[int], list[int], list[tuple[list[int], list[float], int]]]: ...
     def score(

@@ -27,8 +27,7 @@ class NativeSampler:
         token_ids, impossible, logprobs = self._native.sample(
             np.ascontiguousarray(logits),
             [state.plan or make_plan(state) for state in states],
-            [state.position for state in states],
-            [state.forbids_stop for state in states],
+            [state.num_outputs for state in states],
             [
                 (row, state.counts.ids, state.counts.counts)
                 for row, state in enumerate(states)
@@ -61,6 +60,9 @@ def make_plan(state: SamplingState) -> _native.SamplingPlan:
     if params.logprobs == -1:
         num_logprobs = state.vocab_size
     state.plan = _native.SamplingPlan(
+        vocab_size=state.vocab_size,
+        num_prompt=state.num_prompt,
+        min_tokens=params.min_tokens,
         greedy=params.greedy,
         scale=1.0 if params.greedy else LOG2_E / params.temperature,
         floor=float(log2_floor(params.min_p)),
