@@ -17,6 +17,10 @@ COMMANDS = {
     "serve": ("octavo.cli.serve", "Serve a model over the OpenAI API."),
     "chat": ("octavo.cli.chat", "Chat with a model in the terminal."),
     "complete": ("octavo.cli.complete", "Complete a text on standard output."),
+    "plan": (
+        "octavo.cli.plan",
+        "Say whether a model fits, how fast it will be, how many replicas a load takes.",
+    ),
     "bench": ("octavo.bench.command", "Measure this machine, side by side with llama.cpp."),
 }
 """Each subcommand's module, which is imported only when the subcommand runs, and its line of help."""
