@@ -12,7 +12,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Buckets of 1/32 of an octave of weight, 40 octaves; the last has what rounding puts at the very end.
+// Buckets of 1/32 of an octave of weight; those of 40 octaves have weights, the one after them has none.
 constexpr int kBucketsPerOctave = 32;
 constexpr int kBuckets = kWeightBits * kBucketsPerOctave + 1;
 
@@ -72,10 +72,10 @@ float Candidates::limit_for(int64_t count, const LogitsRow& row) const {
 Candidates::Candidates(const Kernels& kernels, int64_t vocab)
     : kernels_(kernels.sampling),
       blocks_(new uint64_t[weight_blocks(vocab)]),
-      ids_(new int32_t[vocab]),
-      logits_(new float[vocab]),
+      ids_(new int32_t[vocab + 16]),
+      logits_(new float[vocab + 16]),
       weights_(new uint64_t[vocab]),
-      buckets_(new uint16_t[vocab]),
+      buckets_(new int32_t[vocab]),
       in_buckets_(kBuckets + 1) {}
 
 uint64_t Candidates::total(const LogitsRow& row, const Softmax& softmax) {
@@ -103,10 +103,11 @@ int64_t Candidates::draw(const LogitsRow& row, const Truncation& truncation, uin
         kept = prefix(needed, softmax, [this](int64_t i) { return weights_[i]; });
     }
     uint64_t target = quantile(random, kept.held);
-    int64_t i = 0;
-    for (; !has(kept, i) || weights_[i] <= target; ++i)
-        if (has(kept, i)) target -= weights_[i];
-    return ids_[i];
+    for (int64_t i = 0;; ++i) {
+        const uint64_t weight = has(kept, i) ? weights_[i] : 0;
+        if (weight > target) return ids_[i];
+        target -= weight;
+    }
 }
 
 // First which block of 256, then which token in it.
@@ -124,43 +125,34 @@ void Candidates::take_some(const LogitsRow& row, float limit, const Softmax& sof
     kernels_.weights(logits_.get(), count_, softmax, weights_.get());
 }
 
-void Candidates::take_all(const LogitsRow& row, const Softmax& softmax) {
-    count_ = row.size;
-    std::iota(ids_.get(), ids_.get() + count_, 0);
-    std::copy_n(row.x, count_, logits_.get());
-    kernels_.weights(row.x, count_, softmax, weights_.get());
-}
-
-// A prefix of the order that holds `needed` of the row's `total`, not much longer than it must be unless
-// there are many.
+// A prefix of the order that holds `needed` of the row's `total`.
 //
 // If n tokens are beyond the nucleus, it has all those that weigh more than an n-th of total - needed. How
-// many there are is tried: few for a distribution with a peak.
+// many there are is tried: few for a distribution with a peak, at last all.
 void Candidates::take_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed) {
     const int64_t parts = num_maxima(row.size);
-    for (const double beyond : {64.0, 2048.0}) {
-        const double weight = static_cast<double>(total - needed) / beyond;
-        if (weight < 1.0) break;
-        const float limit =
+    for (const int64_t beyond : {int64_t{64}, int64_t{2048}, row.size}) {
+        const double weight = static_cast<double>(total - needed) / static_cast<double>(beyond);
+        const auto limit =
             static_cast<float>(softmax.top + (std::log2(weight) - kWeightBits) / softmax.scale);
-        // Where nearly every part of the row has a token above the limit there are thousands.
-        if (kernels_.count_above(row.maxima, parts, limit) > parts * 15 / 16) break;
+        // Where nearly every part of the row has a token above the limit, thousands do.
+        if (beyond < row.size && kernels_.count_above(row.maxima, parts, limit) > parts * 15 / 16) continue;
         take_some(row, limit, softmax);
         if (sum() >= needed) return;
     }
-    take_all(row, softmax);
+    take_some(row, -kInfinity, softmax);
 }
 
 // The shortest prefix of the order whose sizes add up to `needed`, or to more.
 template <typename Size>
 Candidates::Prefix Candidates::prefix(uint64_t needed, const Softmax& softmax, Size size) {
-    std::fill(in_buckets_.begin(), in_buckets_.end(), 0);
+    int32_t* buckets = buckets_.get();
     for (int64_t i = 0; i < count_; ++i) {
         const float octaves = (softmax.top - logits_[i]) * softmax.scale;
-        // What has no weight comes after all buckets.
-        buckets_[i] = weights_[i] ? static_cast<uint16_t>(octaves * kBucketsPerOctave) : kBuckets;
-        in_buckets_[buckets_[i]] += size(i);
+        buckets[i] = static_cast<int32_t>(std::min(octaves * kBucketsPerOctave, float{kBuckets}));
     }
+    std::fill(in_buckets_.begin(), in_buckets_.end(), 0);
+    for (int64_t i = 0; i < count_; ++i) in_buckets_[buckets[i]] += size(i);
     Prefix found{0, 0, 0};
     for (; found.held + in_buckets_[found.bucket] < needed; ++found.bucket)
         found.held += in_buckets_[found.bucket];
@@ -168,7 +160,8 @@ Candidates::Prefix Candidates::prefix(uint64_t needed, const Softmax& softmax, S
     // Few tokens share a bucket: only those are sorted.
     keys_.clear();
     for (int64_t i = 0; i < count_; ++i)
-        if (buckets_[i] == found.bucket) keys_.push_back(order_key(logits_[i], static_cast<int32_t>(i)));
+        if (buckets[i] == found.bucket) [[unlikely]]
+            keys_.push_back(order_key(logits_[i], static_cast<int32_t>(i)));
     std::sort(keys_.begin(), keys_.end());
     for (size_t next = 0; found.held < needed; ++next) {
         found.key = keys_[next];
@@ -178,8 +171,9 @@ Candidates::Prefix Candidates::prefix(uint64_t needed, const Softmax& softmax, S
 }
 
 bool Candidates::has(const Prefix& prefix, int64_t i) const {
-    if (buckets_[i] != prefix.bucket) return buckets_[i] < prefix.bucket;
-    return order_key(logits_[i], static_cast<int32_t>(i)) <= prefix.key;
+    if (buckets_[i] == prefix.bucket) [[unlikely]]
+        return order_key(logits_[i], static_cast<int32_t>(i)) <= prefix.key;
+    return buckets_[i] < prefix.bucket;
 }
 
 void Candidates::keep(const Prefix& prefix) {

@@ -56,7 +56,6 @@ class Candidates {
     float limit_for(int64_t count, const LogitsRow& row) const;
     int64_t draw_from_all(const LogitsRow& row, const Softmax& softmax, uint64_t random);
     void take_some(const LogitsRow& row, float limit, const Softmax& softmax);
-    void take_all(const LogitsRow& row, const Softmax& softmax);
     void take_nucleus(const LogitsRow& row, const Softmax& softmax, uint64_t total, uint64_t needed);
     template <typename Size>
     Prefix prefix(uint64_t needed, const Softmax& softmax, Size size);
@@ -72,7 +71,7 @@ class Candidates {
     std::unique_ptr<int32_t[]> ids_;
     std::unique_ptr<float[]> logits_;
     std::unique_ptr<uint64_t[]> weights_;
-    std::unique_ptr<uint16_t[]> buckets_;
+    std::unique_ptr<int32_t[]> buckets_;
     std::vector<uint64_t> in_buckets_, keys_;
 };
 

@@ -93,7 +93,8 @@ struct SamplingKernels {
     // The sum of the weights, and of those of each block of 256.
     uint64_t (*sum_weights)(const float* x, int64_t n, const Softmax& softmax, uint64_t* blocks);
     void (*weights)(const float* x, int64_t n, const Softmax& softmax, uint64_t* out);
-    // The logits that are at least `limit` and their places, in order; returns how many.
+    // The logits that are at least `limit` and their places, in order; returns how many. There must be room
+    // for n + 16.
     int64_t (*collect)(const float* x, int64_t n, float limit, int32_t* places, float* values);
     int64_t (*count_above)(const float* x, int64_t n, float limit);
 };

@@ -99,6 +99,17 @@ static inline uint32_t lanes_above(f32x16 x, float limit) {
     __m256 bound = _mm256_set1_ps(limit);
     return lanes(_mm256_cmp_ps(x.lo, bound, _CMP_GT_OQ), _mm256_cmp_ps(x.hi, bound, _CMP_GT_OQ));
 }
+// Stores the lanes of x that `lanes` has and their places, counted from `first`, next to one another. May
+// write up to 16 of each.
+static inline void compress(f32x16 x, int32_t first, uint32_t lanes, float* values, int32_t* places) {
+    alignas(64) float all[16];
+    store(all, x);
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        *values++ = all[lane];
+        *places++ = first + lane;
+    }
+}
 static inline uint32_t lanes_nan(f32x16 x) {
     return lanes(_mm256_cmp_ps(x.lo, x.lo, _CMP_UNORD_Q), _mm256_cmp_ps(x.hi, x.hi, _CMP_UNORD_Q));
 }

@@ -61,6 +61,15 @@ static inline uint32_t lanes_at_least(f32x16 x, float limit) {
 static inline uint32_t lanes_above(f32x16 x, float limit) {
     return _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GT_OQ);
 }
+// Stores the lanes of x that `lanes` has and their places, counted from `first`, next to one another. May
+// write up to 16 of each.
+static inline void compress(f32x16 x, int32_t first, uint32_t lanes, float* values, int32_t* places) {
+    const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const auto mask = static_cast<__mmask16>(lanes);
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(mask, x.v));
+    _mm512_storeu_si512(places,
+                        _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(_mm512_set1_epi32(first), count)));
+}
 static inline uint32_t lanes_nan(f32x16 x) { return _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q); }
 // a * 2^n for integral n in [-126, 127].
 static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {

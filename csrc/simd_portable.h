@@ -92,6 +92,17 @@ static inline uint32_t lanes_above(f32x16 x, float limit) {
     for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(x.v[i] > limit) << i;
     return bits;
 }
+// Stores the lanes of x that `lanes` has and their places, counted from `first`, next to one another. May
+// write up to 16 of each.
+static inline void compress(f32x16 x, int32_t first, uint32_t lanes, float* values, int32_t* places) {
+    alignas(64) float all[16];
+    store(all, x);
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        *values++ = all[lane];
+        *places++ = first + lane;
+    }
+}
 static inline uint32_t lanes_nan(f32x16 x) {
     uint32_t bits = 0;
     for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(x.v[i] != x.v[i]) << i;

@@ -107,11 +107,9 @@ static inline int64_t collect(const float* x, int64_t n, float limit, int32_t* p
     for_logits(x, n, [&](int64_t i, f32x16 a) {
         uint32_t found = lanes_at_least(a, limit);
         if (n - i < 16) found &= (1u << (n - i)) - 1;
-        for (; found; found &= found - 1, ++count) {
-            const int64_t place = i + __builtin_ctz(found);
-            places[count] = static_cast<int32_t>(place);
-            values[count] = x[place];
-        }
+        if (!found) return;
+        compress(a, static_cast<int32_t>(i), found, values + count, places + count);
+        count += __builtin_popcount(found);
     });
     return count;
 }
