@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import msgspec
 
+from octavo.sampling.bad_words import bad_word_tokens
 from octavo.sampling.state import check_token_ids
 from octavo.sampling_params import SamplingParams, check_integer
 
@@ -107,6 +108,7 @@ class RequestBuilder:
             )
         check_integer("priority", priority, -(2**31), 2**31 - 1)
         params = self._own(params)
+        params.bad_words_token_ids += bad_word_tokens(params.bad_words, self.tokenizer)
         check_token_ids(params, self.vocab_size, self.eos_token_ids)
         params.max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         params.min_tokens = min(params.min_tokens, params.max_tokens)

@@ -12,6 +12,8 @@ MAX_LOGPROBS = 100
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 8192
 MAX_LOGIT_BIAS = 4096
+MAX_BAD_WORDS = 1024
+MAX_BAD_WORD_CHARACTERS = 16384
 SEED_RANGE = (-(2**63), 2**63 - 1)
 
 
@@ -29,7 +31,8 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     `n` completions; `temperature` 0 is greedy; `top_k` 0 or -1 is off; `seed` None draws a fresh one, and
     the token at each position then depends only on the logits, the seed and the position. `max_tokens`
     None means up to the model's length. `logprobs` -1 asks for the whole vocabulary. `logit_bias` maps a
-    token id to what is added to its logit.
+    token id to what is added to its logit. `bad_words` are never put out; `bad_words_token_ids` are their
+    tokens and more such sequences, filled in when a request is made.
 
     Raises ValueError that names the field, what it got and what it takes.
     """
@@ -57,12 +60,16 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
+    bad_words: list[str] = msgspec.field(default_factory=list)
+    bad_words_token_ids: list[list[int]] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             self.stop = [self.stop]
         self.stop = list(self.stop or [])
         self.stop_token_ids = list(self.stop_token_ids or [])
+        self.bad_words = list(self.bad_words or [])
+        self.bad_words_token_ids = [list(token_ids) for token_ids in self.bad_words_token_ids or []]
         if self.logit_bias:
             self.logit_bias = {int(token): float(bias) for token, bias in self.logit_bias.items()}
         if self.top_k == -1:
@@ -121,8 +128,23 @@ class SamplingParams(msgspec.Struct, kw_only=True):
             for token, bias in self.logit_bias.items():
                 check_integer("logit_bias", token, 0, 2**31 - 1)
                 check_number(f"logit_bias[{token}]", bias, -100.0, 100.0)
+        self._check_bad_words()
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise ValueError("allowed_token_ids must not be empty; leave it out to allow every token")
+
+    def _check_bad_words(self) -> None:
+        if len(self.bad_words) > MAX_BAD_WORDS:
+            raise ValueError(f"bad_words takes at most {MAX_BAD_WORDS} words, got {len(self.bad_words)}")
+        for word in self.bad_words:
+            if not isinstance(word, str) or not word.strip():
+                raise ValueError(f"bad_words must hold words that are not blank, got {word!r}")
+        if sum(map(len, self.bad_words)) > MAX_BAD_WORD_CHARACTERS:
+            total = sum(map(len, self.bad_words))
+            raise ValueError(
+                f"bad_words takes at most {MAX_BAD_WORD_CHARACTERS} characters in all, got {total}"
+            )
+        if not all(self.bad_words_token_ids):
+            raise ValueError("bad_words_token_ids must hold lists of at least one token id")
 
 
 def check_number(name: str, value: float, low: float, high: float) -> None:

@@ -128,3 +128,12 @@ def test_stop_strings_are_bounded_in_all() -> None:
     SamplingParams(stop=["x" * 4096, "y" * 4096])
     with pytest.raises(ValueError, match="stop takes at most 8192 characters in all, got 8193"):
         SamplingParams(stop=["x" * 4096, "y" * 4097])
+
+
+def test_bad_words_get_their_tokens() -> None:
+    params = SamplingParams(bad_words=["no", " x"], bad_words_token_ids=[[1, 2]])
+    request = builder().build("a", params, "r")
+    assert request.params.bad_words_token_ids == [[1, 2], [110, 111], [120]]
+    assert params.bad_words_token_ids == [[1, 2]]
+    with pytest.raises(ValueError, match="bad_words_token_ids must hold token ids"):
+        builder().build("a", SamplingParams(bad_words_token_ids=[[VOCAB_SIZE]]), "r")

@@ -1,7 +1,7 @@
 """What a request does to its logits before a token is chosen, a function for each parameter.
 
-Order and meaning are vLLM's: allowed tokens, bias, `min_tokens`, then the penalties. Each function changes
-its `[V]` float32 row in place; `process` leaves its input alone.
+Order and meaning are vLLM's: allowed tokens, bias, `min_tokens`, bad words, then the penalties. Each
+function changes its `[V]` float32 row in place; `process` leaves its input alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from octavo.sampling.token_counts import TokenCounts
 def process(logits: NDArray[np.float32], state: SamplingState) -> NDArray[np.float32]:
     """The row that the next token of `state` is chosen from; `logits` itself when nothing is asked."""
     forbids_stop = state.forbids_stop and len(state.stop_ids) > 0
+    completing = state.bad_words.completing() if state.bad_words is not None else []
     changes = state.allowed_ids is not None or len(state.bias_ids) or state.counts is not None
-    if not (changes or forbids_stop):
+    if not (changes or forbids_stop or completing):
         return logits
     logits = logits.copy()
     if state.allowed_ids is not None:
@@ -26,6 +27,7 @@ def process(logits: NDArray[np.float32], state: SamplingState) -> NDArray[np.flo
         logits[state.bias_ids] += state.bias
     if forbids_stop:
         logits[state.stop_ids] = -np.inf
+    logits[completing] = -np.inf
     if state.counts is not None:
         params = state.params
         penalise_repetition(logits, state.counts, params.repetition_penalty)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.sampling.bad_words import BadWords
 from octavo.sampling.token_counts import TokenCounts
 from octavo.sampling_params import SamplingParams
 
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 def check_token_ids(params: SamplingParams, vocab_size: int, eos_token_ids: Sequence[int] = ()) -> None:
     """Raise ValueError, naming the field, for a token id that the model does not have.
 
-    Checks `logit_bias`, `allowed_token_ids` and `stop_token_ids`, and that `min_tokens` does not forbid
-    every token that `allowed_token_ids` allows. The front-end calls it when a request comes in, where the
-    error can still be answered.
+    Checks `logit_bias`, `allowed_token_ids`, `stop_token_ids` and the tokens of `bad_words`, and that
+    neither `min_tokens` nor `bad_words` forbid every token that `allowed_token_ids` allows. The front-end
+    calls it when a request comes in, where the error can still be answered.
     """
     _check_in_vocabulary("logit_bias", params.logit_bias or (), vocab_size)
+    for token_ids in params.bad_words_token_ids:
+        _check_in_vocabulary("bad_words_token_ids", token_ids, vocab_size)
     _check_in_vocabulary("stop_token_ids", params.stop_token_ids, vocab_size)
     if params.allowed_token_ids is None:
         return
@@ -32,6 +35,8 @@ def check_token_ids(params: SamplingParams, vocab_size: int, eos_token_ids: Sequ
             "allowed_token_ids holds only tokens that end the completion, which min_tokens="
             f"{params.min_tokens} forbids; allow another token or leave out min_tokens"
         )
+    if {ids[0] for ids in params.bad_words_token_ids if len(ids) == 1}.issuperset(params.allowed_token_ids):
+        raise ValueError("allowed_token_ids holds only tokens that bad_words forbids; allow another one")
 
 
 def _check_in_vocabulary(name: str, token_ids: Iterable[int], vocab_size: int) -> None:
@@ -53,6 +58,7 @@ class SamplingState:
     __slots__ = (
         "_needs_no_work",
         "allowed_ids",
+        "bad_words",
         "bias",
         "bias_ids",
         "counts",
@@ -85,7 +91,11 @@ class SamplingState:
         """What the native sampler makes of `params` when it first sees them."""
 
         self.allowed_ids = None if params.allowed_token_ids is None else _ids(params.allowed_token_ids)
-        bias = params.logit_bias or {}
+        self.bad_words: BadWords | None = None
+        bias = dict(params.logit_bias or {})
+        if params.bad_words_token_ids:
+            self.bad_words = BadWords(params.bad_words_token_ids)
+            bias |= dict.fromkeys(self.bad_words.always, -np.inf)
         self.bias_ids = _ids(bias)
         self.bias = np.array(list(bias.values()), dtype=np.float32)
         # A model's configuration may name end tokens that its vocabulary does not have.
@@ -104,6 +114,7 @@ class SamplingState:
             and params.logprobs is None
             and self.allowed_ids is None
             and not bias
+            and self.bad_words is None
             and self.counts is None
         )
         for token_id in output_token_ids:
@@ -115,6 +126,8 @@ class SamplingState:
         if self.counts is not None:
             _check_in_vocabulary("output_token_ids", (token_id,), self.vocab_size)
             self.counts.add(token_id)
+        if self.bad_words is not None:
+            self.bad_words.append(token_id)
 
     @property
     def position(self) -> int:

@@ -48,6 +48,7 @@ requests = st.fixed_dictionaries(
         "allowed_token_ids": st.sampled_from([[3], list(range(1, 700, 7))]),
         "min_tokens": st.sampled_from([1, 3, 12]),
         "stop_token_ids": st.just([8]),
+        "bad_words_token_ids": st.sampled_from([[[5]], [[7, 6], [1, 2, 3], [0]]]),
     },
 )
 
@@ -89,14 +90,16 @@ def test_the_same_as_the_reference(sampler: NativeSampler, data: st.DataObject) 
     for row in range(rows):
         fields = data.draw(requests)
         if vocab < 701:
-            for name in ("logit_bias", "allowed_token_ids", "stop_token_ids", "min_tokens"):
+            names = ("logit_bias", "allowed_token_ids", "stop_token_ids", "min_tokens", "bad_words_token_ids")
+            for name in names:
                 fields.pop(name, None)
         output = data.draw(st.lists(st.integers(0, min(vocab, 9) - 1), max_size=4))
         states.append(state(vocab, [0, vocab - 1, row % vocab], output, fields))
     before = logits.copy()
     with np.errstate(over="ignore"):
         expected = ReferenceSampler().sample(logits, states)
-    assert list(map(bits, sampler.sample(logits, states))) == list(map(bits, expected))
+        sampled = sampler.sample(logits, states)
+    assert list(map(bits, sampled)) == list(map(bits, expected))
     np.testing.assert_array_equal(logits, before)
 
 
