@@ -1,4 +1,4 @@
-"""GGUF, llama.cpp's single-file checkpoint, versions 2 and 3, little-endian.
+"""GGUF, llama.cpp's checkpoint, versions 2 and 3, little-endian: one file, or parts of one.
 
 Layout: magic, version, counts, metadata pairs, tensor infos, padding, tensor data. Everything that the file
 says of itself (counts, lengths, offsets) is checked against its size before it is used, so that a truncated
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from octavo.formats.gguf_split import open_parts
 from octavo.formats.mapped import map_file
 from octavo.formats.tensor import Encoding, Tensor
 
@@ -49,11 +50,36 @@ class _TensorInfo:
 
 
 class GGUFFile:
-    """A mapped GGUF file: its metadata, and its tensors on demand.
+    """A GGUF checkpoint: its metadata, and its tensors on demand from the mapped file, or files.
 
-    `metadata` values are str, int, float, bool, list[str], or a NumPy array for arrays of numbers.
-    Raises ValueError, of one line and naming the file, when it is not a sound GGUF file.
+    `path` may be any part of a split one. `metadata` values are str, int, float, bool, list[str], or a NumPy
+    array for arrays of numbers. Raises ValueError, of one line and naming the file, when it is not sound.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        parts = open_parts(path, GGUFPart)
+        self.metadata = parts[0].metadata
+        self._part_of = {name: part for part in parts for name in part.tensors}
+
+    @property
+    def tensors(self) -> KeysView[str]:
+        """The tensors' names, in the file's order."""
+        return self._part_of.keys()
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor `name`, a view of the mapped file; its shape has rows first, as in PyTorch.
+
+        Raises ValueError when the file has none of that name or its type is not one that octavo reads.
+        """
+        part = self._part_of.get(name)
+        if part is None:
+            raise ValueError(f"{self.path}: there is no tensor {name!r}")
+        return part.tensor(name)
+
+
+class GGUFPart:
+    """One mapped GGUF file. Raises ValueError, of one line and naming the file, when it is not sound."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,13 +98,8 @@ class GGUFFile:
         return self._tensors.keys()
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor `name`, a view of the mapped file; its shape has rows first, as in PyTorch.
-
-        Raises ValueError when the file has none of that name or its type is not one that octavo runs.
-        """
-        info = self._tensors.get(name)
-        if info is None:
-            raise self._error(f"there is no tensor {name!r}")
+        """The tensor `name` of this file, as `GGUFFile.tensor`."""
+        info = self._tensors[name]
         encoding = _ENCODINGS.get(info.type)
         if encoding is None:
             known = ", ".join(each.value for each in _ENCODINGS.values())
@@ -106,8 +127,6 @@ class GGUFFile:
             if key in metadata:
                 raise self._error(f"metadata key {key!r} is there twice")
             metadata[key] = self._value(key, self._number(_U32))
-        if metadata.get("split.count", 1) != 1:
-            raise self._error("one part of a split model; join the parts with llama-gguf-split --merge")
 
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):

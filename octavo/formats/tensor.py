@@ -1,39 +1,76 @@
 """A canonical weight: raw bytes in one of a few encodings, and how to read them as float32.
 
-Every checkpoint format lands here. The bytes stay where the file mapped them until a backend packs them.
+The bytes stay where the file mapped them until a backend packs them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats import block_quants, codebook_quants, k_quants
+from octavo.formats.groups import Groups
+
+CHUNK_VALUES = 1 << 17
+"""Values that are taken apart at a time: enough for NumPy, few enough to stay in a core's cache."""
+
 
 class Encoding(Enum):
-    """How the values of a tensor are stored. The Q ones are llama.cpp's: groups of 32 along a row."""
+    """How the values of a tensor are stored: (name, values stored together, bytes that they take).
 
-    F32 = "F32"
-    F16 = "F16"
-    BF16 = "BF16"
-    Q8_0 = "Q8_0"
-    """Per 32 values: float16 scale d, 32 x int8 q; value = d q."""
-    Q4_0 = "Q4_0"
-    """Per 32 values: float16 d, 16 bytes; value i is d (low nibble of byte i - 8), i + 16 its high one."""
-    Q4_1 = "Q4_1"
-    """Per 32 values: float16 d, float16 m, 16 bytes; value = d nibble + m, nibbles as in Q4_0."""
+    Those after BF16 are llama.cpp's, along a row; `block_quants`, `k_quants` and `codebook_quants` say what
+    their bytes mean.
+    """
 
-    @property
-    def group_size(self) -> int:
-        """Values stored together."""
-        return 32 if self.value.startswith("Q") else 1
+    F32 = ("F32", 1, 4)
+    F16 = ("F16", 1, 2)
+    BF16 = ("BF16", 1, 2)
+    Q4_0 = ("Q4_0", 32, 18)
+    Q4_1 = ("Q4_1", 32, 20)
+    Q5_0 = ("Q5_0", 32, 22)
+    Q5_1 = ("Q5_1", 32, 24)
+    Q8_0 = ("Q8_0", 32, 34)
+    Q2_K = ("Q2_K", 256, 84)
+    Q3_K = ("Q3_K", 256, 110)
+    Q4_K = ("Q4_K", 256, 144)
+    Q5_K = ("Q5_K", 256, 176)
+    Q6_K = ("Q6_K", 256, 210)
+    Q8_K = ("Q8_K", 256, 292)
+    IQ4_NL = ("IQ4_NL", 32, 18)
+    IQ4_XS = ("IQ4_XS", 256, 136)
+    MXFP4 = ("MXFP4", 32, 17)
 
-    @property
-    def group_bytes(self) -> int:
-        """Bytes of one group."""
-        return {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34, "Q4_0": 18, "Q4_1": 20}[self.value]
+    group_size: int
+    group_bytes: int
+
+    def __new__(cls, name: str, group_size: int, group_bytes: int) -> Encoding:
+        """A member whose value is its name."""
+        member = object.__new__(cls)
+        member._value_ = name
+        member.group_size, member.group_bytes = group_size, group_bytes
+        return member
+
+
+_DECODERS: dict[Encoding, Callable[[NDArray[np.uint8]], Groups]] = {
+    Encoding.Q4_0: block_quants.q4_0,
+    Encoding.Q4_1: block_quants.q4_1,
+    Encoding.Q5_0: block_quants.q5_0,
+    Encoding.Q5_1: block_quants.q5_1,
+    Encoding.Q8_0: block_quants.q8_0,
+    Encoding.Q2_K: k_quants.q2_k,
+    Encoding.Q3_K: k_quants.q3_k,
+    Encoding.Q4_K: k_quants.q4_k,
+    Encoding.Q5_K: k_quants.q5_k,
+    Encoding.Q6_K: k_quants.q6_k,
+    Encoding.Q8_K: k_quants.q8_k,
+    Encoding.IQ4_NL: codebook_quants.iq4_nl,
+    Encoding.IQ4_XS: codebook_quants.iq4_xs,
+    Encoding.MXFP4: codebook_quants.mxfp4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +107,16 @@ class Tensor:
         """Bytes of one row."""
         return self.shape[-1] // self.encoding.group_size * self.encoding.group_bytes
 
+    @property
+    def format(self) -> str:
+        """What the values are stored as, for people."""
+        return str(self.encoding.value)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the checkpoint takes for it."""
+        return self.data.size
+
     @classmethod
     def from_array(cls, array: NDArray[np.float32]) -> Tensor:
         """A float32 tensor that holds `array`."""
@@ -83,32 +130,39 @@ class Tensor:
 
     def to_float32(self) -> NDArray[np.float32]:
         """The values, exactly: an array of `shape`."""
-        return _decode(self.encoding, np.ascontiguousarray(self.data)).reshape(self.shape)
+        data = np.ascontiguousarray(self.data)
+        match self.encoding:
+            case Encoding.F32:
+                return data.view(np.float32).reshape(self.shape)
+            case Encoding.F16:
+                return data.view(np.float16).astype(np.float32).reshape(self.shape)
+            case Encoding.BF16:
+                return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+        return float32_of(self.chunks(), self.shape)
+
+    def chunks(self) -> Iterator[Groups]:
+        """The rows of a quantised tensor in order, some at a time, as its encoding defines them."""
+        return self.chunks_by(_DECODERS[self.encoding])
+
+    def chunks_by(self, decode: Callable[[NDArray[np.uint8]], Groups]) -> Iterator[Groups]:
+        """As `chunks`, with another function from blocks `[N, group_bytes]` to their groups."""
+        blocks = self.data.reshape(self.rows, -1, self.encoding.group_bytes)
+        for rows in row_slices(self.rows, self.shape[-1]):
+            part = blocks[rows]
+            yield decode(part.reshape(-1, part.shape[2])).in_rows_of(part.shape[1])
 
 
-def _decode(encoding: Encoding, data: NDArray[np.uint8]) -> NDArray[np.float32]:
-    match encoding:
-        case Encoding.F32:
-            return data.view(np.float32)
-        case Encoding.F16:
-            return data.view(np.float16).astype(np.float32)
-        case Encoding.BF16:
-            return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        case Encoding.Q8_0:
-            groups = data.reshape(-1, 34)
-            scale = groups[:, :2].copy().view(np.float16).astype(np.float32)
-            return scale * groups[:, 2:].view(np.int8).astype(np.float32)
-        case Encoding.Q4_0:
-            groups = data.reshape(-1, 18)
-            scale = groups[:, :2].copy().view(np.float16).astype(np.float32)
-            return scale * (_nibbles(groups[:, 2:]).astype(np.float32) - 8.0)
-        case Encoding.Q4_1:
-            groups = data.reshape(-1, 20)
-            scale = groups[:, :2].copy().view(np.float16).astype(np.float32)
-            minimum = groups[:, 2:4].copy().view(np.float16).astype(np.float32)
-            return scale * _nibbles(groups[:, 4:]).astype(np.float32) + minimum
+def row_slices(rows: int, cols: int, multiple: int = 1) -> Iterator[slice]:
+    """All rows in slices of some `CHUNK_VALUES` values, each but the last a multiple of `multiple`."""
+    step = max(multiple, CHUNK_VALUES // cols // multiple * multiple)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`[groups, 16]` bytes as `[groups, 32]` values: the 16 low nibbles, then the 16 high ones."""
-    return np.concatenate([packed & 15, packed >> 4], axis=1)
+def float32_of(chunks: Iterator[Groups], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The values of all chunks of rows: an array of `shape`."""
+    values = np.empty((int(np.prod(shape[:-1], dtype=np.int64)), shape[-1]), np.float32)
+    row = 0
+    for chunk in chunks:
+        values[row : row + len(chunk.codes)] = chunk.values()
+        row += len(chunk.codes)
+    return values.reshape(shape)

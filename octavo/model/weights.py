@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 import numpy as np
 
 from octavo.formats.gguf import GGUFFile
+from octavo.formats.normalise import RUNS, normalise
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Tensor
+from octavo.formats.weight import Weight
 from octavo.model.families.family import Family
 from octavo.model.families.names import GGUF_NAMES, HF_NAMES, checkpoint_name
 from octavo.model.spec import DecoderSpec
@@ -47,38 +52,72 @@ def load_weights(
 ) -> dict[str, Tensor]:
     """Every weight of `spec` by canonical name, without the rope table.
 
-    Matrices stay as stored, in the mapped file, unless `dtype` is "float32"; vectors are always float32.
+    Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
+    brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
     Tied embeddings are one Tensor under both names. Raises ValueError naming file and tensor for one that is
     missing, has another shape, or that the model would ignore.
     """
     names = GGUF_NAMES if isinstance(checkpoint, GGUFFile) else HF_NAMES
     interleaved = names is GGUF_NAMES and family.gguf_interleaved
     shapes = weight_shapes(spec)
-    stored = {weight: checkpoint_name(names, weight) for weight in shapes}
-    _check_names(checkpoint, set(stored.values()) | {checkpoint_name(names, "lm_head.weight")})
+    names_in_file = {weight: checkpoint_name(names, weight) for weight in shapes}
+    _check_names(checkpoint, set(names_in_file.values()) | {checkpoint_name(names, "lm_head.weight")})
 
-    weights: dict[str, Tensor] = {}
+    stored: dict[str, Weight] = {}
     for weight, shape in shapes.items():
-        tensor = checkpoint.tensor(stored[weight])
-        if tensor.shape != shape:
+        stored[weight] = checkpoint.tensor(names_in_file[weight])
+        if stored[weight].shape != shape:
             raise ValueError(
-                f"{checkpoint.path}: tensor {stored[weight]!r} has shape {tensor.shape}, not {shape}"
+                f"{checkpoint.path}: tensor {names_in_file[weight]!r} has shape {stored[weight].shape}, "
+                f"not {shape}"
             )
-        if len(shape) == 1 or dtype == "float32":
-            tensor = Tensor.from_array(tensor.to_float32())
-        if interleaved and (".attn.q." in weight or ".attn.k." in weight):
-            tensor = _half_split(tensor, spec)
-        weights[weight] = tensor
+    weights = _convert(stored, dtype)
+    if interleaved:
+        for weight, tensor in weights.items():
+            if ".attn.q." in weight or ".attn.k." in weight:
+                weights[weight] = _half_split(tensor, spec)
     if spec.tie_embeddings:
         weights["lm_head.weight"] = weights["embed.weight"]
     return weights
 
 
+def _convert(stored: dict[str, Weight], dtype: str) -> dict[str, Tensor]:
+    """The weights in the form that they run in; NumPy converts several at once."""
+
+    def to_float32(weight: Weight) -> Tensor:
+        return Tensor.from_array(weight.to_float32())
+
+    weights: dict[str, Tensor] = {}
+    work: dict[str, Callable[[Weight], Tensor]] = {}
+    for name, weight in stored.items():
+        if len(weight.shape) == 1:
+            weights[name] = to_float32(weight)
+        elif dtype == "float32":
+            work[name] = to_float32
+        elif isinstance(weight, Tensor) and weight.encoding in RUNS:
+            weights[name] = weight
+        else:
+            work[name] = normalise
+    if work:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            converted = pool.map(lambda name: work[name](stored[name]), work)
+            weights.update(zip(work, converted, strict=True))
+    return weights
+
+
 def _check_names(checkpoint: GGUFFile | SafetensorsDirectory, expected: set[str]) -> None:
-    """Nothing that a checkpoint holds may be left out unnoticed: a bias not added is a wrong model."""
+    """Nothing that a checkpoint holds may be left out unnoticed: a bias not added is a wrong model.
+
+    GPTQ's writers give every linear a bias; one of zeros may go.
+    """
     for name in checkpoint.tensors:
-        if name not in expected and not name.endswith(_NOT_WEIGHTS):
-            raise ValueError(f"{checkpoint.path}: tensor {name!r} is not part of the model that is described")
+        if name in expected or name.endswith(_NOT_WEIGHTS):
+            continue
+        if name.endswith(".bias") and not checkpoint.tensor(name).to_float32().any():
+            continue
+        raise ValueError(f"{checkpoint.path}: tensor {name!r} is not part of the model that is described")
 
 
 def _half_split(tensor: Tensor, spec: DecoderSpec) -> Tensor:

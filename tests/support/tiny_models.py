@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import torch
 import transformers
+from support.k_quant_writer import quantise
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 torch.set_num_threads(1)
@@ -60,6 +61,10 @@ CONFIGS = {
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=32),
     "qwen3-yarn": lambda: transformers.Qwen3Config(**SIZES, head_dim=16, rope_parameters=dict(YARN_ROPE)),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=19, head_dim=16),
+    # Rows of whole 256s, as the K-quants need, and more rows than are taken apart at a time.
+    "llama-wide": lambda: transformers.LlamaConfig(
+        **SIZES | {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2}
+    ),
 }
 
 
@@ -69,7 +74,8 @@ def make_model(name: str) -> transformers.PreTrainedModel:
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]()).float().eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            parameter.normal_(mean=1.0 if "norm" in key else 0.0, std=0.15)
+            std = 1.2 * model.config.hidden_size**-0.5
+            parameter.normal_(mean=1.0 if "norm" in key else 0.0, std=std)
     return model
 
 
@@ -141,7 +147,7 @@ def write_gguf(
             array = halves.swapaxes(1, 2).reshape(array.shape)
         stem, _, kind = key.rpartition(".")
         kept = gguf.GGMLQuantizationType.F32 if array.ndim == 1 else quantisation
-        data = gguf.quants.quantize(np.ascontiguousarray(array), kept)
+        data = quantise(array, kept)
         writer.add_tensor(f"{names.get_name(stem)}.{kind}", data, raw_dtype=kept)
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", _llama3_divisors(rope, head_dim))

@@ -1,0 +1,151 @@
+"""From any stored form to one that the backends run.
+
+A weight keeps its exact values where an encoding of `RUNS` can hold them. Where only its scales and minimums
+are too fine for that, they are rounded to float16: that moves either term of a value by at most 1/2048 of
+itself, what float16 weights would do too, and a few hundredths of the step between two codes at most.
+Otherwise the values become float16, or float32 where they are outside float16's range.
+
+    stored            runs as   exact?
+    F32 F16 BF16      itself    yes
+    Q4_0 Q4_1 Q8_0    itself    yes
+    Q5_0              Q8_0      yes: 5-bit codes are int8 codes
+    Q3_K              Q8_0      yes: scale times code fits int8, and leaves one float16 scale
+    IQ4_NL            Q8_0      yes: its table has int8 values
+    MXFP4             Q8_0      yes: its doubled table has int8 values, its scales powers of two
+    Q4_K              Q4_1      17-bit scales and minimums, rounded to the 11 of float16
+    IQ4_XS            Q8_0      17-bit scales, rounded alike
+    Q8_K              Q8_0      float32 scales, rounded alike
+    Q2_K Q5_1 Q5_K    F16       rounded: nothing in RUNS has int8 codes and a minimum
+    Q6_K              F16       rounded: nothing in RUNS has groups of 16
+
+Weights of Hugging Face's methods say themselves what they run as: Q4_0 for 4-bit codes with zero points of 8
+and groups that are whole 32s, Q4_1 with minimums of -(scale * zero) for other zero points, Q8_0 for int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.groups import Floats, Groups
+from octavo.formats.k_quants import q3_k_folded
+from octavo.formats.tensor import Encoding, Tensor
+from octavo.formats.weight import QuantisedWeight, Weight
+
+RUNS = frozenset({Encoding.F32, Encoding.F16, Encoding.BF16, Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_1})
+"""The encodings that every backend runs."""
+
+_RUNS_AS = {
+    Encoding.Q5_0: Encoding.Q8_0,
+    Encoding.Q3_K: Encoding.Q8_0,
+    Encoding.IQ4_NL: Encoding.Q8_0,
+    Encoding.MXFP4: Encoding.Q8_0,
+    Encoding.Q4_K: Encoding.Q4_1,
+    Encoding.IQ4_XS: Encoding.Q8_0,
+    Encoding.Q8_K: Encoding.Q8_0,
+}
+
+_GROUP = 32
+_SMALLEST, _LARGEST = 2**-14, 65504
+"""The bounds of float16 with all of its 11 bits."""
+
+
+def runs_as(weight: Weight) -> Encoding:
+    """What `normalise` makes of `weight`, unless its numbers are outside float16's range."""
+    if isinstance(weight, QuantisedWeight):
+        return weight.runs_as
+    return weight.encoding if weight.encoding in RUNS else _RUNS_AS.get(weight.encoding, Encoding.F16)
+
+
+def normalise(weight: Weight) -> Tensor:
+    """`weight` in an encoding of `RUNS`: itself where it has one, else a copy."""
+    if isinstance(weight, Tensor) and weight.encoding in RUNS:
+        return weight
+    for encoding in (runs_as(weight), Encoding.F16):
+        if (packed := _packed(weight, encoding)) is not None:
+            return packed
+    return Tensor.from_array(weight.to_float32())
+
+
+def _packed(weight: Weight, encoding: Encoding) -> Tensor | None:
+    """`weight` in `encoding`; None where a number in it is outside float16's range."""
+    data = np.empty(prod(weight.shape) // encoding.group_size * encoding.group_bytes, np.uint8)
+    end = 0
+    for chunk in _chunks(weight):
+        part = _PACK[encoding](chunk)
+        if part is None:
+            return None
+        data[end : end + part.size] = part.reshape(-1)
+        end += part.size
+    return Tensor(weight.shape, encoding, data)
+
+
+def _chunks(weight: Weight) -> Iterator[Groups]:
+    if isinstance(weight, Tensor) and weight.encoding is Encoding.Q3_K:
+        return weight.chunks_by(q3_k_folded)
+    return weight.chunks()
+
+
+def _pack_q8_0(groups: Groups) -> NDArray[np.uint8] | None:
+    return _records(groups, [groups.scales], groups.codes.view(np.uint8).reshape(-1, _GROUP))
+
+
+def _pack_q4_0(groups: Groups) -> NDArray[np.uint8] | None:
+    """Signed codes, or unsigned ones with zero points of 8."""
+    codes = groups.codes if groups.zeros is not None else (groups.codes + np.int8(8)).view(np.uint8)
+    return _records(groups, [groups.scales], _nibble_pairs(codes))
+
+
+def _pack_q4_1(groups: Groups) -> NDArray[np.uint8] | None:
+    minimums = groups.minimums if groups.zeros is None else -(groups.scales * groups.zeros)
+    assert minimums is not None
+    return _records(groups, [groups.scales, minimums], _nibble_pairs(groups.codes))
+
+
+def _pack_f16(groups: Groups) -> NDArray[np.uint8] | None:
+    return _halves(groups.values())
+
+
+_PACK = {
+    Encoding.Q8_0: _pack_q8_0,
+    Encoding.Q4_0: _pack_q4_0,
+    Encoding.Q4_1: _pack_q4_1,
+    Encoding.F16: _pack_f16,
+}
+
+
+def _records(groups: Groups, numbers: list[Floats], codes: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """`[groups of 32, bytes]`: the float16 `numbers` of the group that each lies in, then its `codes`."""
+    repeats = groups.codes.shape[2] // _GROUP
+    head = 2 * len(numbers)
+    records = np.empty((len(codes), head + codes.shape[1]), np.uint8)
+    for i, each in enumerate(numbers):
+        halves = _halves(each)
+        if halves is None:
+            return None
+        records[:, 2 * i : 2 * i + 2] = np.repeat(halves.reshape(-1, 2), repeats, axis=0)
+    records[:, head:] = codes
+    return records
+
+
+def _nibble_pairs(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Codes below 16 as `[groups of 32, 16]` bytes: the first half's in the low nibbles."""
+    halves = codes.reshape(-1, 2, _GROUP // 2)
+    return halves[:, 0] | halves[:, 1] << np.uint8(4)
+
+
+def _halves(values: Floats) -> NDArray[np.uint8] | None:
+    """`[rows, n]` as the bytes of float16s; None where they are outside its range.
+
+    That is where one is too large, or where all are so small that they would lose bits as subnormals. A small
+    one beside others that are not is rounded to a multiple of 2^-24: 1/2048 of the largest, at most.
+    """
+    largest = np.abs(values).max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        halves = values.astype(np.float16)
+    if not _SMALLEST <= largest <= _LARGEST and not np.array_equal(halves, values):
+        return None
+    return halves.view(np.uint8)

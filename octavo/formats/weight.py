@@ -1,0 +1,43 @@
+"""A weight as a checkpoint stores it: a Tensor, or one that other tensors of the file make up together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.groups import Groups
+from octavo.formats.tensor import Encoding, Tensor, float32_of, row_slices
+
+ROWS_TOGETHER = 8
+"""Slices of rows begin at multiples of this: what one 32-bit word of 4-bit codes holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedWeight:
+    """A weight of `shape` in the form of a quantisation method: codes here, scales there.
+
+    `read` takes the rows of a slice apart (a row is what the last dimension spans). `runs_as` is the encoding
+    that holds it best, see `octavo.formats.normalise`. `format` describes it for people, `stored_bytes` is
+    what all its parts take in the checkpoint.
+    """
+
+    shape: tuple[int, ...]
+    format: str
+    runs_as: Encoding
+    stored_bytes: int
+    read: Callable[[slice], Groups]
+
+    def chunks(self) -> Iterator[Groups]:
+        """All rows in order, some at a time."""
+        rows = int(np.prod(self.shape[:-1], dtype=np.int64))
+        return (self.read(each) for each in row_slices(rows, self.shape[-1], ROWS_TOGETHER))
+
+    def to_float32(self) -> NDArray[np.float32]:
+        """The values, exactly as the method defines them: an array of `shape`."""
+        return float32_of(self.chunks(), self.shape)
+
+
+Weight = Tensor | QuantisedWeight

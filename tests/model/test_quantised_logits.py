@@ -1,0 +1,57 @@
+"""Logits of quantised checkpoints against transformers on the dequantised weights, and the float original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from support.batches import run_schedule
+from support.tiny_models import expected_logits, read_gguf, write_gguf
+
+from octavo.formats.tensor import Encoding
+from octavo.runtime.backend import Backend, Executable
+from octavo.runtime.reference import ReferenceBackend
+
+# A prompt, a step of one token, and one of two.
+TOKENS = np.random.default_rng(3).integers(0, 160, 40).tolist()
+SCHEDULE = [[(0, 37)], [(0, 1)], [(0, 2)]]
+
+GGUF_TYPES = [each.value for each in Encoding if each.group_size > 1 and each is not Encoding.Q8_K]
+
+EXACT = 1e-5
+"""Largest difference, in parts of the logits' range, that the order of float32 sums explains."""
+FLOAT16 = 4e-3
+"""That which scales or weights rounded to float16 explain besides."""
+INT8_ACTIVATIONS = 0.03
+"""That which rounding activations to int8 explains besides: the integer kernels of the native backend do."""
+
+
+def logits_of(executable: Executable) -> np.ndarray:
+    (rows,) = run_schedule(executable, [TOKENS], SCHEDULE)
+    return np.stack([rows[position] for position in range(len(TOKENS))])
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference, in parts of the range of `theirs`."""
+    return float(np.abs(ours - theirs).max() / np.ptp(theirs))
+
+
+def check(path: Path, dequantised: np.ndarray, original: np.ndarray, backend: Backend, compile_model) -> None:
+    """The model at `path` against logits of its dequantised weights, and of what it was quantised from."""
+    _, exact = compile_model(path, backend, "float32")
+    assert difference(logits_of(exact), dequantised) < EXACT
+    _, packed = compile_model(path, backend, "auto")
+    ours = logits_of(packed)
+    allowed = FLOAT16 if isinstance(backend, ReferenceBackend) else FLOAT16 + INT8_ACTIVATIONS
+    assert difference(ours, dequantised) < allowed
+    assert difference(ours, original) < difference(dequantised, original) + allowed
+
+
+@pytest.mark.parametrize("kind", GGUF_TYPES)
+def test_gguf_types(kind, tiny_model, tmp_path, backend, compile_model):
+    model, path = tiny_model("llama-wide").model, tmp_path / "model.gguf"
+    write_gguf(model, path, GGMLQuantizationType[kind])
+    dequantised = expected_logits(read_gguf(path), TOKENS)
+    check(path, dequantised, expected_logits(model, TOKENS), backend, compile_model)
