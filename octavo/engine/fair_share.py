@@ -17,6 +17,8 @@ OUTPUT_WEIGHT = 2
 
 REMEMBERED = 4096
 """Users without a sequence whose counters are kept, the latest to leave."""
+_MOST_SHARES = 64
+"""Virtual time goes on at this share of all service at least, though more users than that be here."""
 
 _order = attrgetter("order")
 
@@ -44,8 +46,8 @@ class FairShare:
     queueing (Demers et al., 1989), which is what each user would have if all who are here had been served
     alike: without, an endless row of new users would starve one who was served before. And memory and
     places in the batch are shared as well: the latest sequence of the user who was served most is the
-    first to give way, and it gives way to a waiting one as soon as its user is ahead by twice what
-    computing it again costs, so that every swap is paid for.
+    first to give way, and it gives way to a waiting one as soon as its user is ahead by more than computing
+    it again costs, so that every swap is paid for.
     """
 
     def __init__(self) -> None:
@@ -124,9 +126,9 @@ class FairShare:
         self.running.sort(key=lambda each: (users[each.user].served, each.order))
 
     def yields(self, running: Sequence, waiting: Sequence) -> bool:
-        """When the user of the one is ahead of the other's by twice what computing the one again costs."""
+        """When the user of the one is ahead of the other's by more than computing the one again costs."""
         ahead = self._users[running.user].served - self._users[waiting.user].served
-        return ahead > 2 * PROMPT_WEIGHT * len(running.token_ids)
+        return ahead > PROMPT_WEIGHT * len(running.token_ids)
 
     def computed(self, sequences: list[Sequence]) -> None:
         """Charges an output token to each that gets one."""
@@ -136,7 +138,7 @@ class FairShare:
 
     def _charge(self, user: _User, cost: float) -> None:
         user.served += cost
-        self._virtual_time += cost / len(self._users)
+        self._virtual_time += cost / min(len(self._users), _MOST_SHARES)
 
     def _enqueue(self, user: _User, sequence: Sequence) -> None:
         insort(user.waiting, sequence, key=_order)

@@ -161,18 +161,20 @@ class Scheduler:
         A long one gets its part of the room first, and what is left over last.
         """
         settings = self._settings
-        chunks = [Chunk(each, each.num_computed_tokens, each.is_long, count=1) for each in prompts]
+        chunks = [Chunk(each, each.num_computed_tokens, each.is_long) for each in prompts]
         room = PromptRoom(
             self._budget.step_time,
-            settings.max_num_batched_tokens - step.num_tokens - len(chunks),
+            settings.max_num_batched_tokens - step.num_tokens,
             settings.max_outputs - settings.max_num_seqs,
         )
         if settings.chunked_prefill:
             self._budget.limit(room, step.num_decodes, step.num_pairs, self._prompts_to_come(prompts), now)
+        for chunk in chunks:
+            room.grow(chunk, 1)
         parts = settings.max_num_partial_prefills if len(chunks) + self._policy.num_waiting > 1 else 1
         long = [chunk for chunk in chunks if chunk.is_long]
-        for chunk in long:
-            room.grow(chunk, room.most(chunk, parts))
+        for index, chunk in enumerate(long):
+            room.grow(chunk, room.most(chunk, parts - index))
         for chunk in chunks:
             if not chunk.is_long:
                 room.grow(chunk, room.most(chunk))

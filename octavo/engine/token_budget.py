@@ -12,7 +12,7 @@ from octavo.engine.step_time import StepTime
 LONG_PROMPT_TIME = 0.75
 """Time for long prompts in a step, in units of what it takes without: decodes slow down by no more."""
 
-_MARGIN = 0.9
+_MARGIN = 0.85
 """Of a target: steps vary, and the way to the client takes time too."""
 _LEAST_TIME = 0.1
 """Time for prompts in a step whose decodes alone miss the target, in units of what those take."""
@@ -63,10 +63,14 @@ class TokenBudget:
                 room.long_seconds = max(room.long_seconds, hurried)
 
     def allows(self, num_running: int, num_pairs: int) -> bool:
-        """Whether that many sequences, with `num_pairs` pairs of attention, can decode within the target."""
+        """Whether that many sequences, with `num_pairs` pairs of attention, can decode within the target.
+
+        If not even one could, fewer would not help.
+        """
         if self._targets.itl is None or not self.step_time.known:
             return True
-        return self.step_time.seconds(num_running, num_pairs) <= _MARGIN * self._targets.itl
+        seconds, most = self.step_time.seconds, _MARGIN * self._targets.itl
+        return seconds(num_running, num_pairs) <= most or seconds(1, num_pairs // num_running) > most
 
     def _share(self, chunks: Iterable[Chunk], ttft: float, now: float) -> float:
         """The share of all time that prompts need to be in time; one that is late delays the others only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -113,7 +114,7 @@ class Rig:
         outputs = pairs = partial = long = 0
         for position, (sequence, num_new) in enumerate(zip(step.sequences, step.num_new_tokens, strict=True)):
             start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + num_new
-            pairs += sum(range(start + 1, end + 1))
+            pairs += (end - start) * (start + 1 + end) // 2
             partial += end < len(sequence)
             long += end < len(sequence) and sequence.is_long
             assert 0 < num_new <= len(sequence) - start
@@ -135,8 +136,8 @@ class Rig:
             if victim.status is Status.WAITING:
                 assert not victim.block_table
                 assert not victim.num_computed_tokens
-        tables = [block for sequence in running for block in sequence.block_table]
-        assert self.pool.ref_counts == [tables.count(block) for block in range(self.num_blocks)]
+        references = Counter(block for sequence in running for block in sequence.block_table)
+        assert self.pool.ref_counts == [references[block] for block in range(self.num_blocks)]
 
 
 @st.composite
