@@ -72,6 +72,7 @@ void Sampler::choose(const float* logits, int64_t vocab, const SamplingRow& row,
                      Sampled& out) const {
     const SamplingPlan& plan = *row.plan;
     const bool changes = plan.restricted || !plan.bias_ids.empty() || !row.seen.empty() ||
+                         !row.banned.empty() || !row.mask.empty() ||
                          (row.forbids_stop() && !plan.stop_ids.empty());
     out.possible = true;
     if (plan.greedy && !changes && plan.num_logprobs < 0) {
@@ -108,9 +109,13 @@ LogitsRow Sampler::process(const float* logits, int64_t vocab, const SamplingRow
     } else {
         std::copy_n(logits, vocab, x);
     }
+    if (!row.mask.empty())
+        for (int64_t id = 0; id < vocab; ++id)
+            x[id] = row.mask[id / 32] >> (id % 32) & 1 ? x[id] : -kInfinity;
     for (size_t i = 0; i < plan.bias_ids.size(); ++i) x[plan.bias_ids[i]] += plan.bias[i];
     if (row.forbids_stop())
         for (int32_t id : plan.stop_ids) x[id] = -kInfinity;
+    for (int64_t id : row.banned) x[id] = -kInfinity;
     for (size_t i = 0; i < row.seen.size(); ++i) {
         float& logit = x[row.seen[i]];
         if (plan.repetition_penalty != 1.0f)

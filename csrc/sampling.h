@@ -33,12 +33,14 @@ struct SamplingPlan {
 };
 
 // A row of logits to choose from after `num_outputs` tokens. Penalties look at the tokens `seen`, each once,
-// and at how often it was put out.
+// and at how often it was put out. `mask` has a bit for each token that may come, or is empty.
 struct SamplingRow {
     const SamplingPlan* plan;
     int64_t num_outputs;
     std::span<const int64_t> seen;
     std::span<const float> counts;
+    std::span<const int64_t> banned;
+    std::span<const uint32_t> mask;
 
     bool forbids_stop() const { return num_outputs < plan->min_tokens; }
 };

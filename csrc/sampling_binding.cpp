@@ -21,6 +21,8 @@ using Logits = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::c
 using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Counts = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Seen = std::tuple<size_t, Ids, Counts>;
+using Banned = std::tuple<size_t, std::vector<int64_t>>;
+using Mask = std::tuple<size_t, nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
 using LogprobsTuple = std::tuple<std::vector<int64_t>, std::vector<double>, int64_t>;
 
 LogprobsTuple to_tuple(Logprobs& from) {
@@ -33,7 +35,8 @@ void require(bool ok, const char* what) {
 
 std::tuple<std::vector<int64_t>, std::vector<size_t>, std::vector<LogprobsTuple>> sample(
     Sampler& sampler, Logits logits, const std::vector<const SamplingPlan*>& plans,
-    const std::vector<int64_t>& num_outputs, const std::vector<Seen>& seen) {
+    const std::vector<int64_t>& num_outputs, const std::vector<Seen>& seen, const std::vector<Banned>& banned,
+    const std::vector<Mask>& masks) {
     const size_t count = logits.shape(0);
     const auto vocab = static_cast<int64_t>(logits.shape(1));
     require(plans.size() == count && num_outputs.size() == count,
@@ -41,7 +44,7 @@ std::tuple<std::vector<int64_t>, std::vector<size_t>, std::vector<LogprobsTuple>
     std::vector<SamplingRow> rows(count);
     for (size_t row = 0; row < count; ++row) {
         require(plans[row]->vocab_size <= vocab, "a plan is of a larger vocabulary than the logits");
-        rows[row] = {plans[row], num_outputs[row], {}, {}};
+        rows[row] = {plans[row], num_outputs[row], {}, {}, {}, {}};
     }
     for (const auto& [row, ids, counts] : seen) {
         require(row < count && ids.shape(0) == counts.shape(0), "seen tokens do not fit the rows");
@@ -49,6 +52,16 @@ std::tuple<std::vector<int64_t>, std::vector<size_t>, std::vector<LogprobsTuple>
             require(ids(i) >= 0 && ids(i) < vocab, "a seen token is outside the vocabulary");
         rows[row].seen = {ids.data(), ids.shape(0)};
         rows[row].counts = {counts.data(), counts.shape(0)};
+    }
+    for (const auto& [row, ids] : banned) {
+        require(row < count, "a banned token is of no row");
+        for (int64_t id : ids) require(id >= 0 && id < vocab, "a banned token is outside the vocabulary");
+        rows[row].banned = ids;
+    }
+    for (const auto& [row, bits] : masks) {
+        require(row < count && static_cast<int64_t>(bits.shape(0)) >= (vocab + 31) / 32,
+                "a mask does not fit the rows");
+        rows[row].mask = {bits.data(), bits.shape(0)};
     }
     std::vector<Sampled> sampled(count);
     {

@@ -39,6 +39,8 @@ class Sampler:
         plans: Sequence[SamplingPlan],
         num_outputs: Sequence[int],
         seen: Sequence[tuple[int, NDArray[np.int64], NDArray[np.float32]]],
+        banned: Sequence[tuple[int, Sequence[int]]],
+        masks: Sequence[tuple[int, NDArray[np.uint32]]],
     ) -> tuple[list[int], list[int], list[tuple[list[int], list[float], int]]]: ...
     def score(
         self, logits: NDArray[np.float32], token_ids: NDArray[np.int64], count: int

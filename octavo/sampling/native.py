@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from octavo.engine.messages import TokenLogprobs
 from octavo.runtime import _native
-from octavo.sampling.sampler import SampledToken, check_rows, sample_row, warn_impossible
+from octavo.sampling.sampler import SampledToken, check_rows, warn_impossible
 from octavo.sampling.state import SamplingState
 from octavo.sampling.weights import LOG2_E, log2_floor
 
@@ -23,15 +23,6 @@ class NativeSampler:
 
     def sample(self, logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
         """See `octavo.sampling.sampler.Sampler.sample`."""
-        tokens = self._sample(logits, states)
-        # What completes a bad word of several tokens changes from token to token and is rare: such rows are
-        # left to the definition, which chooses bit for bit as C++ does.
-        for row, state in enumerate(states):
-            if state.bad_words is not None and state.bad_words.completing():
-                tokens[row] = sample_row(logits[row], state)
-        return tokens
-
-    def _sample(self, logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
         check_rows(logits, states)
         token_ids, impossible, logprobs = self._native.sample(
             np.ascontiguousarray(logits),
@@ -42,6 +33,12 @@ class NativeSampler:
                 for row, state in enumerate(states)
                 if state.counts is not None
             ],
+            [
+                (row, state.bad_words.completing())
+                for row, state in enumerate(states)
+                if state.bad_words is not None
+            ],
+            [(row, state.mask) for row, state in enumerate(states) if state.mask is not None],
         )
         for row in impossible:
             warn_impossible(states[row])

@@ -1,6 +1,6 @@
 """What a request does to its logits before a token is chosen, a function for each parameter.
 
-Order and meaning are vLLM's: allowed tokens, bias, `min_tokens`, bad words, then the penalties. Each
+Order and meaning are vLLM's: allowed tokens and mask, bias, `min_tokens`, bad words, then the penalties. Each
 function changes its `[V]` float32 row in place; `process` leaves its input alone.
 """
 
@@ -17,12 +17,15 @@ def process(logits: NDArray[np.float32], state: SamplingState) -> NDArray[np.flo
     """The row that the next token of `state` is chosen from; `logits` itself when nothing is asked."""
     forbids_stop = state.forbids_stop and len(state.stop_ids) > 0
     completing = state.bad_words.completing() if state.bad_words is not None else []
-    changes = state.allowed_ids is not None or len(state.bias_ids) or state.counts is not None
+    restricted = state.allowed_ids is not None or state.mask is not None
+    changes = restricted or len(state.bias_ids) or state.counts is not None
     if not (changes or forbids_stop or completing):
         return logits
     logits = logits.copy()
     if state.allowed_ids is not None:
         keep_only(logits, state.allowed_ids)
+    if state.mask is not None:
+        keep_masked(logits, state.mask)
     if len(state.bias_ids):
         logits[state.bias_ids] += state.bias
     if forbids_stop:
@@ -40,6 +43,12 @@ def keep_only(logits: NDArray[np.float32], token_ids: NDArray[np.int64]) -> None
     kept = logits[token_ids]
     logits.fill(-np.inf)
     logits[token_ids] = kept
+
+
+def keep_masked(logits: NDArray[np.float32], mask: NDArray[np.uint32]) -> None:
+    """Set every logit to -inf whose bit of `mask`, the lowest of a word first, is 0."""
+    bits = np.unpackbits(mask.astype("<u4").view(np.uint8), bitorder="little", count=len(logits))
+    logits[bits == 0] = -np.inf
 
 
 def penalise_repetition(logits: NDArray[np.float32], counts: TokenCounts, penalty: float) -> None:

@@ -62,6 +62,7 @@ class SamplingState:
         "bias",
         "bias_ids",
         "counts",
+        "mask",
         "num_outputs",
         "num_prompt",
         "params",
@@ -89,6 +90,10 @@ class SamplingState:
         self.num_outputs = 0
         self.plan: SamplingPlan | None = None
         """What the native sampler makes of `params` when it first sees them."""
+
+        self.mask: NDArray[np.uint32] | None = None
+        """Whoever restricts the output token by token sets `[ceil(V / 32)]` words here before the next one is
+        chosen: bit `i % 32` of word `i // 32` says whether token `i` may come. None allows all."""
 
         self.allowed_ids = None if params.allowed_token_ids is None else _ids(params.allowed_token_ids)
         self.bad_words: BadWords | None = None
@@ -142,7 +147,7 @@ class SamplingState:
     @property
     def plain_greedy(self) -> bool:
         """Whether the next token is the argmax of the raw logits and nothing else is asked for."""
-        return self._needs_no_work and not self.forbids_stop
+        return self._needs_no_work and not self.forbids_stop and self.mask is None
 
 
 def _ids(token_ids: Iterable[int]) -> NDArray[np.int64]:

@@ -95,6 +95,11 @@ def test_the_same_as_the_reference(sampler: NativeSampler, data: st.DataObject) 
                 fields.pop(name, None)
         output = data.draw(st.lists(st.integers(0, min(vocab, 9) - 1), max_size=4))
         states.append(state(vocab, [0, vocab - 1, row % vocab], output, fields))
+        if data.draw(st.integers(0, 3)) == 0:
+            words = np.random.default_rng(data.draw(st.integers(0, 99))).integers(
+                0, 2**32, (vocab + 31) // 32
+            )
+            states[-1].mask = words.astype(np.uint32)
     before = logits.copy()
     with np.errstate(over="ignore"):
         expected = ReferenceSampler().sample(logits, states)

@@ -33,6 +33,16 @@ def test_nothing_asked_is_the_row_itself() -> None:
     assert processed(logits, OUTPUT) is logits
 
 
+def test_a_mask_keeps_the_tokens_of_its_bits() -> None:
+    logits = row()
+    state = SamplingState(SamplingParams(temperature=0.0), PROMPT, OUTPUT, EOS, VOCAB)
+    state.mask = np.array([1 << 3 | 1 << 31, 1 << 8], dtype=np.uint32)
+    assert not state.plain_greedy
+    kept = np.flatnonzero(process(logits, state) > -np.inf)
+    assert kept.tolist() == [3, 31, 40]
+    np.testing.assert_array_equal(process(logits, state)[kept], logits[kept])
+
+
 def test_the_input_is_left_alone() -> None:
     logits = row()
     before = logits.copy()
