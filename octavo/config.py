@@ -80,12 +80,32 @@ class EngineConfig:
         "Model",
         choices=("auto", "float32"),
     )
+    quantization: str | None = setting(
+        None,
+        "How a Hugging Face checkpoint is quantised. Default: what its config.json says, which a value given "
+        "here is checked against, or stands in for where it says nothing.",
+        "Model",
+        choices=("awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4", "gguf"),
+    )
     max_model_len: int | None = setting(
         None,
         "Most tokens, prompt and completion, of a request. Default: what the model allows.",
         "Model",
         unit="tokens",
         low=1,
+    )
+    generation_config: str = setting(
+        "auto",
+        "Where the sampling defaults for requests come from: what the model says (auto: its "
+        "generation_config.json, or its GGUF file), nothing (vllm), or a directory with a "
+        "generation_config.json.",
+        "Model",
+    )
+    override_generation_config: dict[str, Any] | None = setting(  # noqa: RUF009 (a field, not a default)
+        None,
+        "Sampling defaults as a JSON object, over those of --generation-config: temperature, top_p, top_k, "
+        "min_p, repetition_penalty, and max_new_tokens, which is a limit for every request.",
+        "Model",
     )
     seed: int = setting(0, "Seed for requests that give none; they draw from it in order.", "Model", low=0)
 

@@ -13,6 +13,7 @@ from octavo.engine.build import build_engine
 from octavo.engine.engine import Engine
 from octavo.engine.output_processor import OutputProcessor
 from octavo.interrupts import deferred_interrupts
+from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.progress import JobProgress
@@ -40,6 +41,7 @@ class LLM:
         path = resolve_model(config.model)
         config.model = str(path)
         info = read_model_info(path)
+        self._sampling_defaults = sampling_defaults(info.sampling, config)
         self._tokenizer = load_tokenizer(path, config.tokenizer)
         self._engine: Engine | None = build_engine(config)
         self._requests = RequestBuilder(
@@ -62,12 +64,14 @@ class LLM:
         """Complete one prompt or many; outputs come in the order of the prompts.
 
         A prompt is text, a list of token ids, or a dict (`{"prompt": ...}`, `{"prompt_token_ids": ...}`).
-        `sampling_params` is for all prompts or one for each; None is `SamplingParams()`. Lower `priority`
-        runs first. `use_tqdm` shows progress on a terminal.
+        `sampling_params` is for all prompts or one for each; None is `get_default_sampling_params()`. Lower
+        `priority` runs first. `use_tqdm` shows progress on a terminal.
 
         Raises ValueError, before anything runs, for a prompt or parameters that can not be.
         """
         listed = _as_list(prompts)
+        if sampling_params is None:
+            sampling_params = self.get_default_sampling_params()
         params = _one_each(sampling_params, len(listed))
         if priority is not None and len(priority) != len(listed):
             raise ValueError(f"priority has {len(priority)} entries for {len(listed)} prompts")
@@ -112,6 +116,10 @@ class LLM:
             tokens = self._tokenizer.encode(text, add_special_tokens=False)
             prompts.append(TokensPrompt(prompt=text, prompt_token_ids=tokens))
         return self.generate(prompts, sampling_params, use_tqdm)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json asks for, and `override_generation_config` over it."""
+        return SamplingParams(**self._sampling_defaults)
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
@@ -193,12 +201,8 @@ def _as_conversations(messages: Conversation | Sequence[Conversation]) -> list[C
     return list(cast(Sequence[Conversation], messages))
 
 
-def _one_each(
-    params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int
-) -> list[SamplingParams]:
+def _one_each(params: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> list[SamplingParams]:
     """Parameters for each prompt, of which only the end is wanted."""
-    if params is None:
-        params = SamplingParams()
     if isinstance(params, SamplingParams):
         params = [params] * num_prompts
     if len(params) != num_prompts:

@@ -28,7 +28,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def llm(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> LLM:
-    info = SimpleNamespace(spec=SimpleNamespace(vocab_size=VOCAB_SIZE), eos_token_ids=[EOS])
+    info = SimpleNamespace(spec=SimpleNamespace(vocab_size=VOCAB_SIZE), eos_token_ids=[EOS], sampling={})
     monkeypatch.setattr(octavo.llm, "resolve_model", Path)
     monkeypatch.setattr(octavo.llm, "read_model_info", lambda path: info)
     monkeypatch.setattr(octavo.llm, "load_tokenizer", lambda path, override: TOKENIZER)
@@ -263,3 +263,12 @@ def test_arguments_that_can_not_be(arguments: dict[str, Any], error: type[Except
 def test_a_model_that_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"^model .*/nowhere"):
         LLM("/nowhere")
+
+
+def test_without_parameters_the_model_s_defaults_hold(llm: LLM, engine: FakeEngine) -> None:
+    llm._sampling_defaults = {"temperature": 0.5, "max_tokens": 3}
+    assert llm.get_default_sampling_params() == SamplingParams(temperature=0.5, max_tokens=3)
+    [output] = llm.generate("a")
+    assert len(output.outputs[0].token_ids) == 3
+    [output] = llm.generate("a", SamplingParams(max_tokens=5))
+    assert len(output.outputs[0].token_ids) == 5

@@ -99,6 +99,17 @@ def parse_list(text: str) -> list[str]:
     return items
 
 
+def parse_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r}")
+    return found
+
+
 class ExtendList(argparse.Action):
     """Collects the items of a flag's values, and of its every use."""
 
@@ -117,6 +128,8 @@ def _options(name: str, flag: Flag, kind: Any) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is tuple:
         return {"action": ExtendList, "type": parse_list, "nargs": "+", "metavar": word}
+    if get_origin(kind) is dict:
+        return {"type": parse_object, "metavar": "JSON"}
     if flag.choices:
         return {"choices": flag.choices}
     if kind is int:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,7 @@ from octavo.engine.messages import (
 from octavo.engine.output_processor import OutputProcessor, RequestState
 from octavo.engine.supervisor import ENGINE_COMMAND, EngineDeadError, RestartBudget
 from octavo.engine.suspects import Suspects
+from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.request import Prompt, RequestBuilder
@@ -77,6 +79,8 @@ class AsyncEngine:
         self.num_restarts = 0
         self.on_step: Callable[[StepOutputs], None] | None = None
         """Called with each step as it comes in, for metrics."""
+        self.sampling_defaults: dict[str, Any] = {}
+        """Fields of `SamplingParams` for requests that do not set them, as the model or operator wants."""
         self.ready: EngineReady
         self._requests = requests
         self._command = command
@@ -105,7 +109,9 @@ class AsyncEngine:
         config = dataclasses.replace(config, model=str(path))
         client = EngineClient(config, ENGINE_COMMAND)
         try:  # we read the tokenizer while the engine process reads the weights
-            engine = cls(config, await asyncio.to_thread(_request_builder, path, config))
+            requests, sampling = await asyncio.to_thread(_read_model, path, config)
+            engine = cls(config, requests)
+            engine.sampling_defaults = sampling
             await engine.launch(client)
         except BaseException:
             client.kill()
@@ -320,12 +326,13 @@ def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:
     )
 
 
-def _request_builder(path: Path, config: EngineConfig) -> RequestBuilder:
+def _read_model(path: Path, config: EngineConfig) -> tuple[RequestBuilder, dict[str, Any]]:
     info = read_model_info(path)
-    return RequestBuilder(
+    requests = RequestBuilder(
         load_tokenizer(path, config.tokenizer),
         vocab_size=info.spec.vocab_size,
         max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
         eos_token_ids=info.eos_token_ids,
         seed=config.seed,
     )
+    return requests, sampling_defaults(info.sampling, config)

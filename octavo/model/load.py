@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from octavo.formats.tensor import Tensor
 from octavo.model.families.family import Family
 from octavo.model.families.registry import family_of
 from octavo.model.fields import Fields
+from octavo.model.generation_config import model_sampling
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import load_weights
 
@@ -23,10 +24,14 @@ _GGUF_END_TOKENS = ("eos", "eot", "eom")
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model's files say of it short of the weights. A token of `eos_token_ids` ends a completion."""
+    """What a model's files say of it short of the weights. A token of `eos_token_ids` ends a completion.
+
+    `sampling` are the fields of `SamplingParams` that it wants for requests that do not set them.
+    """
 
     spec: DecoderSpec
     eos_token_ids: list[int]
+    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
 
     Raises ValueError naming the file or the setting when the model cannot be run as asked.
     """
-    checkpoint = open_checkpoint(resolve_model(config.model))
+    checkpoint = open_checkpoint(resolve_model(config.model), config.quantization)
     family = family_of(checkpoint)
     info = _describe(checkpoint, family)
     max_model_len = resolve_max_model_len(info.spec, config.max_model_len)
@@ -95,17 +100,20 @@ def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:
 
 def _describe(checkpoint: GGUFFile | SafetensorsDirectory, family: Family) -> ModelInfo:
     try:
+        sampling = model_sampling(checkpoint)
         if isinstance(checkpoint, GGUFFile):
             assert family.from_gguf is not None
             spec, metadata = family.from_gguf(checkpoint), checkpoint.metadata
-            return _info(spec, [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in _GGUF_END_TOKENS])
+            return _info(
+                spec, sampling, [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in _GGUF_END_TOKENS]
+            )
         spec, eos = (
             family.from_hf(Fields(checkpoint.config)),
             checkpoint.generation_config.get("eos_token_id"),
         )
         if eos is None:
             eos = checkpoint.config.get("eos_token_id")
-        return _info(spec, eos if isinstance(eos, list) else [eos])
+        return _info(spec, sampling, eos if isinstance(eos, list) else [eos])
     except ValueError as error:
         message = str(error)
         raise ValueError(
@@ -113,9 +121,9 @@ def _describe(checkpoint: GGUFFile | SafetensorsDirectory, family: Family) -> Mo
         ) from None
 
 
-def _info(spec: DecoderSpec, eos_token_ids: list[Any]) -> ModelInfo:
+def _info(spec: DecoderSpec, sampling: dict[str, Any], eos_token_ids: list[Any]) -> ModelInfo:
     present = [token for token in eos_token_ids if token is not None]
     for token in present:
         if type(token) is not int or not 0 <= token < spec.vocab_size:
             raise ValueError(f"eos_token_id must be a token below {spec.vocab_size}, got {token!r}")
-    return ModelInfo(spec, list(dict.fromkeys(present)))
+    return ModelInfo(spec, list(dict.fromkeys(present)), sampling)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.cli.flags import add_flags, config_of, expand_flags, parse_bytes, parse_list
+from octavo.cli.flags import add_flags, config_of, expand_flags, parse_bytes, parse_list, parse_object
 from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.sampling_flags import SamplingFlags
 from octavo.config import EngineConfig, Flag, flag_name
@@ -178,3 +178,11 @@ def test_only_flags_are_expanded() -> None:
     kept = ["a_b", "-x_y", "--prompt=a_b=c_d", "--", "--max_model_len"]
     assert expand_flags(kept) == kept
     assert expand_flags(["--chat_template=x_y"]) == ["--chat-template=x_y"]
+
+
+def test_an_object_is_written_as_json() -> None:
+    config = parse(EngineConfig, "--override-generation-config", '{"temperature": 0.5}')
+    assert config.override_generation_config == {"temperature": 0.5}
+    for text in ("{", "[]", "1", "temperature=1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a JSON object, got"):
+            parse_object(text)
