@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -34,12 +34,16 @@ class Histogram(Collector):
         self._bucket_names = [*names, "+Inf"]
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
+        self.listener: Callable[[float, int], None] | None = None
+        """Told each value and its count, for whoever needs the values themselves for a while."""
         registry.register(self)
 
     def observe(self, value: float, count: int = 1) -> None:
         """Count `value`, `count` times."""
         self._counts[bisect_left(self._bounds, value)] += count
         self._sum += value * count
+        if self.listener is not None:
+            self.listener(value, count)
 
     def collect(self) -> Iterable[Metric]:
         """The one family of this histogram."""

@@ -106,7 +106,7 @@ class Metrics:
             if output.finish_reason is None:
                 self._last_output[output.request_id] = now
         for last, count in num_decodes.items():
-            self._gap.observe(now - last, count)
+            self.token_gap.observe(now - last, count)
         if num_tokens:
             self._generation_tokens.inc(num_tokens)
             self.totals.generated_tokens += num_tokens
@@ -187,7 +187,7 @@ class Metrics:
         self._step_seconds = self._histogram(
             "octavo_step_seconds", "Time of a step in the engine.", buckets.STEP_SECONDS
         )
-        self._gap = self._histogram(
+        self.token_gap = self._histogram(
             "vllm:inter_token_latency_seconds",
             "Time between two outputs of a sequence.",
             buckets.TOKEN_SECONDS,

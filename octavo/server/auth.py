@@ -1,4 +1,4 @@
-"""API keys: /v1 requests carry one of them, the rest (health, metrics) is open as vLLM's is."""
+"""API keys: /v1 requests and the live view carry one, the rest (health, metrics) is open as vLLM's is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from octavo.server.errors import APIError, error_response
 
+GUARDED = ("/v1", "/octavo/")
+
 
 class APIKeyMiddleware:
-    """Refuse /v1 requests, preflights apart, that carry none of `keys` as their bearer token, with 401.
+    """Refuse guarded requests, preflights apart, that carry none of `keys` as their bearer token, with 401.
 
     Keys are compared as digests in constant time, all of them each time: how long the answer takes tells
     neither how much of a guess was right nor which key it was near.
@@ -26,7 +28,7 @@ class APIKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] != "OPTIONS":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            if path.startswith("/v1") and not self._allows(Headers(scope=scope)):
+            if path.startswith(GUARDED) and not self._allows(Headers(scope=scope)):
                 error = APIError(401, "give a valid API key in the header `Authorization: Bearer KEY`")
                 await error_response(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return

@@ -49,6 +49,15 @@ class ServerConfig:
     ssl_keyfile: str | None = setting(None, "The TLS private key, to serve https.", "Access")
     ssl_certfile: str | None = setting(None, "The TLS certificate chain.", "Access")
 
+    disable_page: bool = setting(
+        False, "Serve no page at / and no live view of the engine at /octavo/live.", "Page"
+    )
+    page_show_text: bool = setting(
+        False,
+        "Show the first words of every cached prefix, whoever sent it, to whoever may open the page.",
+        "Page",
+    )
+
     uvicorn_log_level: str = setting(
         "info",
         "How much the HTTP server logs.",

@@ -16,16 +16,27 @@ from octavo.server.config import ServerConfig
 
 
 class HTTPServer(uvicorn.Server):
-    """uvicorn, which says when it answers. The first signal lets open requests finish, a second does not."""
+    """uvicorn, which says when it answers. The first signal lets open requests finish, a second does not.
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    `on_stop` ends, before it waits for open requests, those that would never finish.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting connections and wait for open requests."""
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
 def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]) -> HTTPServer:
@@ -46,4 +57,4 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
     )
-    return HTTPServer(settings, on_ready)
+    return HTTPServer(settings, on_ready, app.state.live_feed.close)
