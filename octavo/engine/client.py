@@ -83,7 +83,7 @@ class EngineClient:
         except zmq.Again:
             return  # nobody is at the other end any more: `on_lost` follows
         # Sending can consume the wake-up of a message that came meanwhile; the fd would stay silent.
-        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._has_message:
             self._loop.call_soon(self._read)
 
     async def stop(self, timeout: float = 5.0) -> None:
@@ -110,16 +110,18 @@ class EngineClient:
     def _fd(self) -> int:
         return int(self._socket.getsockopt(zmq.FD))
 
+    @property
+    def _has_message(self) -> bool:
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def _read(self) -> None:
         """Read until nothing is left: the fd signals once for any number of messages."""
         for _ in range(_MESSAGES_AT_ONCE):
             if self._closed:
                 return
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not self._has_message:
                 return
-            self._handle(self._decoder.decode(frame))
+            self._handle(self._decoder.decode(self._socket.recv(zmq.NOBLOCK)))
         self._loop.call_soon(self._read)
 
     def _handle(self, message: FromEngine) -> None:
