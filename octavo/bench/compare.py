@@ -16,6 +16,7 @@ from octavo.bench.machine import Machine, this_machine
 from octavo.bench.roofline import Ceiling, ModelWork, Roofline, measure_roofline, work_of_model
 from octavo.bench.workload import Workload
 from octavo.config import EngineConfig
+from octavo.engine.block_pool import blocks_for
 from octavo.model.load import resolve_model
 
 WORKLOADS = (
@@ -103,7 +104,9 @@ def compare(
     path = resolve_model(model)
     machine = this_machine()
     peer = LlamaCpp(peer_programs, path, threads)
-    ours = EngineRate(EngineConfig(model=str(path), threads=threads))
+    ours = EngineRate(_engine_config(path, threads))
+    on_progress("warming up")
+    ours.tokens_per_second(max(WORKLOADS, key=_kv_blocks))
     on_progress("the machine's ceilings")
     roofline = measure_roofline(ours.ready.isa, threads)
     work = work_of_model(path, ours.ready.weight_bytes)
@@ -131,6 +134,20 @@ def take_turns(
                 on_progress(f"round {number + 1} of {rounds}: {side.name}, {workload.name}")
                 collected.append(side.tokens_per_second(workload))
     return figures
+
+
+def _engine_config(path: Path, threads: int) -> EngineConfig:
+    """A KV cache just large enough, as the peer's is, so that all of it is in use after the warm-up."""
+    return EngineConfig(
+        model=str(path),
+        threads=threads,
+        max_model_len=max(workload.longest for workload in WORKLOADS),
+        num_gpu_blocks_override=max(map(_kv_blocks, WORKLOADS)),
+    )
+
+
+def _kv_blocks(workload: Workload) -> int:
+    return workload.batch * blocks_for(workload.longest)
 
 
 def _spread(figures: list[float]) -> str:

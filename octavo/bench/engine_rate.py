@@ -34,9 +34,9 @@ class EngineRate:
 
         Raises ValueError when it is too long for the model or too large for the KV cache.
         """
-        length = workload.prompt_tokens + workload.output_tokens + workload.batch
-        if length > self.ready.max_model_len:
-            raise ValueError(f"{workload.name} takes {length} positions, over {self.ready.max_model_len}")
+        longest, most = workload.longest, self.ready.max_model_len
+        if longest > most:
+            raise ValueError(f"{workload.name} takes {longest} positions, over {most}")
         once = self._prefill if workload.kind == "prefill" else self._decode
         once(workload)
         num_tokens, seconds = 0, 0.0

@@ -23,6 +23,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         return f"decode {self.output_tokens}, batch {self.batch}"
 
     @property
+    def longest(self) -> int:
+        """Most tokens that a sequence comes to hold; those that start first are ahead of the others."""
+        return self.prompt_tokens + self.output_tokens + self.batch
+
+    @property
     def context(self) -> float:
         """The mean number of tokens that a timed token attends to."""
         if self.kind == "prefill":
