@@ -9,15 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from octavo.outputs import CompletionOutput
-from octavo.sampling_params import MAX_LOGPROBS, check_integer
 from octavo.server.body import json_response, read_body
-from octavo.server.conversation import render
+from octavo.server.chat_generation import chat_generation
 from octavo.server.disconnect import while_connected
-from octavo.server.errors import bad_input
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.openapi import described_by
-from octavo.server.prompts import Prompt, encode, fit
 from octavo.server.protocol import ChatCompletionRequest
 from octavo.server.responses import (
     AssistantMessage,
@@ -40,43 +37,12 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read_body(request, ChatCompletionRequest, serving.config.max_request_bytes)
     body.check()
     model = serving.check_model(body.model)
-    generation = await _prepare(serving, body, serving.response_id("chatcmpl", request, body.request_id))
+    generation = await chat_generation(
+        serving, body, serving.response_id("chatcmpl", request, body.request_id)
+    )
     if body.stream:
         return await start_stream(request, _stream(serving, body, model, generation))
     return json_response(await while_connected(request.receive, _complete(serving, body, model, generation)))
-
-
-async def _prepare(serving: Serving, body: ChatCompletionRequest, response_id: str) -> Generation:
-    max_tokens, max_tokens_param = body.max_tokens, "max_tokens"
-    if body.max_completion_tokens is not None:
-        max_tokens, max_tokens_param = body.max_completion_tokens, "max_completion_tokens"
-    logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    with bad_input(body.__struct_fields__):
-        if max_tokens is not None:
-            check_integer(max_tokens_param, max_tokens, 1, 2**31 - 1)
-        if logprobs is not None:
-            check_integer("top_logprobs", logprobs, 0, MAX_LOGPROBS)
-    body.sampling_params(max_tokens=max_tokens or 2**31 - 1, logprobs=logprobs)
-
-    text = render(serving, body)
-    [token_ids] = await encode(serving, [text], bool(body.add_special_tokens), "messages")
-    prompt = Prompt(token_ids, text)
-    [limit] = fit(
-        [prompt],
-        max_model_len=serving.engine.max_model_len,
-        truncate=body.truncate_prompt_tokens,
-        max_tokens=max_tokens,
-        default_max_tokens=None,
-        param="messages",
-        max_tokens_param=max_tokens_param,
-    )
-    return Generation(
-        response_id=response_id,
-        prompts=[prompt],
-        params=[body.sampling_params(max_tokens=limit, logprobs=logprobs)],
-        priority=body.priority or 0,
-        cache_salt=body.cache_salt or "",
-    )
 
 
 async def _complete(
@@ -102,7 +68,7 @@ async def _complete(
 def _choice(serving: Serving, body: ChatCompletionRequest, completion: CompletionOutput) -> ChatChoice:
     choice = ChatChoice(
         index=completion.index,
-        message=AssistantMessage(_role(serving, body), completion.text),
+        message=AssistantMessage(_role(serving, body), _echoed(serving, body) + completion.text),
         logprobs=_logprobs(serving, body, completion),
         finish_reason=completion.finish_reason,
         stop_reason=completion.stop_reason,
@@ -131,7 +97,7 @@ async def _stream(
             events = b""
             for completion in output.outputs:
                 if completion.index not in begun:
-                    opening = Delta(role=_role(serving, body), content="")
+                    opening = Delta(role=_role(serving, body), content=_echoed(serving, body))
                     more: dict[str, Any] | None = None
                     if body.return_token_ids and not begun:
                         more = {"prompt_token_ids": generation.prompts[0].token_ids}
@@ -169,11 +135,26 @@ def _logprobs(
 ) -> ChatLogprobs | None:
     if completion.logprobs is None or not completion.token_ids:
         return None
-    count = body.top_logprobs or 0
-    return chat_logprobs(completion.token_ids, completion.logprobs, count, serving.engine.tokenizer)
+    return chat_logprobs(
+        completion.token_ids,
+        completion.logprobs,
+        body.top_logprobs or 0,
+        serving.engine.tokenizer,
+        as_ids=bool(body.return_tokens_as_token_ids),
+    )
 
 
 def _role(serving: Serving, body: ChatCompletionRequest) -> str:
     if body.continue_final_message or body.add_generation_prompt is False:
         return body.messages[-1].role
     return serving.config.response_role
+
+
+def _echoed(serving: Serving, body: ChatCompletionRequest) -> str:
+    """With `echo` the text of the last message, where the answer has the same role and goes on with it."""
+    last = body.messages[-1]
+    if not body.echo or last.role != _role(serving, body):
+        return ""
+    if isinstance(last.content, list):
+        return "\n".join(str(part.get("text", "")) for part in last.content)
+    return last.content or ""

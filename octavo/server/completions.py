@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,7 +15,7 @@ from octavo.server.disconnect import while_connected
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.logprobs import legacy_logprobs, prompt_logprobs
 from octavo.server.openapi import described_by
-from octavo.server.prompts import Prompt, check_choices, completion_prompts, fit
+from octavo.server.prompts import Prompt, check_choices, completion_prompts, fit, limited
 from octavo.server.protocol import CompletionRequest
 from octavo.server.responses import Completion, CompletionChoice, LegacyLogprobs
 from octavo.server.serving import Serving, now, serving_of
@@ -41,7 +42,10 @@ async def create_completion(request: Request) -> Response:
 async def _prepare(serving: Serving, body: CompletionRequest, response_id: str) -> Generation:
     # max_tokens=0 with echo scores the prompt; the engine makes at least one token, which is dropped.
     max_tokens = 1 if body.echo and body.max_tokens == 0 else body.max_tokens
-    params = _params(body, DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens)
+    defaults = serving.engine.sampling_defaults
+    max_tokens = limited(serving, max_tokens)
+    default_max_tokens = min(DEFAULT_MAX_TOKENS, defaults.get("max_tokens", DEFAULT_MAX_TOKENS))
+    params = _params(body, defaults, default_max_tokens if max_tokens is None else max_tokens)
     prompts = await completion_prompts(serving, body.prompt, body.add_special_tokens is not False)
     check_choices(len(prompts), params.n)
     limits = fit(
@@ -49,20 +53,20 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str) 
         max_model_len=serving.engine.max_model_len,
         truncate=body.truncate_prompt_tokens,
         max_tokens=max_tokens,
-        default_max_tokens=DEFAULT_MAX_TOKENS,
+        default_max_tokens=default_max_tokens,
         param="prompt",
     )
     return Generation(
         response_id=response_id,
         prompts=prompts,
-        params=[_params(body, limit) for limit in limits],
+        params=[_params(body, defaults, limit) for limit in limits],
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
     )
 
 
-def _params(body: CompletionRequest, max_tokens: int) -> SamplingParams:
-    params = body.sampling_params(max_tokens=max_tokens, logprobs=body.logprobs)
+def _params(body: CompletionRequest, defaults: Mapping[str, Any], max_tokens: int) -> SamplingParams:
+    params = body.sampling_params(defaults, max_tokens=max_tokens, logprobs=body.logprobs)
     if body.echo and body.logprobs is not None:
         params.prompt_logprobs = body.logprobs
     return params
@@ -149,23 +153,35 @@ class _ChoiceBuilder:
                 choice.prompt_token_ids = prompt.token_ids
         if body.prompt_logprobs is not None and output.prompt_logprobs is not None:
             choice.prompt_logprobs = prompt_logprobs(output.prompt_logprobs)
-        if completion.logprobs is not None and (completion.token_ids or body.echo):
-            choice.logprobs = self._logprobs(choice.index, prompt, output, completion)
+        echoes = first and bool(body.echo) and output.prompt_logprobs is not None
+        if completion.logprobs is not None and (completion.token_ids or echoes):
+            choice.logprobs = self._logprobs(choice.index, prompt, output, completion, echoes)
         return choice
 
     def _logprobs(
-        self, index: int, prompt: Prompt, output: RequestOutput, completion: CompletionOutput
+        self,
+        index: int,
+        prompt: Prompt,
+        output: RequestOutput,
+        completion: CompletionOutput,
+        echoes: bool,
     ) -> LegacyLogprobs:
         token_ids = completion.token_ids
         positions: list[dict[int, Logprob] | None] = [*(completion.logprobs or ())]
-        if self._body.echo:
+        if echoes:
             token_ids = prompt.token_ids + token_ids
             positions = [*(output.prompt_logprobs or ()), *positions]
         before = self._text_offsets[index]
-        count = self._body.logprobs or 0
-        logprobs = legacy_logprobs(token_ids, positions, count, self._tokenizer, before)
-        self._text_offsets[index] += sum(map(len, logprobs.tokens))
-        return logprobs
+        texts = [self._tokenizer.token_text(token_id) for token_id in token_ids]
+        self._text_offsets[index] += sum(map(len, texts))
+        return legacy_logprobs(
+            token_ids,
+            positions,
+            self._body.logprobs or 0,
+            self._tokenizer,
+            text_offset=before,
+            as_ids=bool(self._body.return_tokens_as_token_ids),
+        )
 
     def _prompt_text(self, prompt: Prompt) -> str:
         if prompt.text is not None:

@@ -10,7 +10,7 @@ from octavo.server.serving import Serving
 
 ROLES = ("system", "developer", "user", "assistant")
 _RESERVED = frozenset(
-    ("messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message")
+    ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
 )
 
 
@@ -37,6 +37,7 @@ def render(serving: Serving, body: ChatCompletionRequest) -> str:
     with bad_input(("messages", "chat_template", "chat_template_kwargs")):
         return serving.engine.tokenizer.apply_chat_template(
             messages,
+            documents=body.documents,
             add_generation_prompt=not continues and body.add_generation_prompt is not False,
             continue_final_message=continues,
             chat_template=template,

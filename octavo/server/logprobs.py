@@ -24,12 +24,15 @@ def legacy_logprobs(
     positions: Sequence[Mapping[int, Logprob] | None],
     count: int,
     tokenizer: Tokenizer,
+    *,
     text_offset: int = 0,
+    as_ids: bool = False,
 ) -> LegacyLogprobs:
     """Logprobs of a completion: each token with the `count` most likely, and itself where it is not one.
 
     A position is None for the first token of an echoed prompt, which nothing predicted: its logprobs are
-    null. `text_offset` is the number of characters before the first token.
+    null. `text_offset` is the number of characters before the first token. `as_ids` writes tokens as
+    `token_id:5` in place of their texts, of which several may be the same.
     """
     offsets: list[int] = []
     chosen: list[float | None] = []
@@ -37,11 +40,12 @@ def legacy_logprobs(
     top: list[dict[str, float] | None] = []
     for token_id, position in zip(token_ids, positions, strict=True):
         entry = position[token_id] if position else None
-        tokens.append(_text(token_id, entry, tokenizer))
+        text = _text(token_id, entry, tokenizer)
+        tokens.append(_as_id(token_id) if as_ids else text)
         chosen.append(_finite(entry) if entry else None)
-        top.append(_by_text(position, tokenizer) if position else None)
+        top.append(_by_text(position, tokenizer, as_ids) if position else None)
         offsets.append(text_offset)
-        text_offset += len(tokens[-1])
+        text_offset += len(text)
     return LegacyLogprobs(offsets, chosen, tokens, top if count else None)
 
 
@@ -50,18 +54,25 @@ def chat_logprobs(
     positions: Sequence[Mapping[int, Logprob]],
     count: int,
     tokenizer: Tokenizer,
+    *,
+    as_ids: bool = False,
 ) -> ChatLogprobs:
-    """Logprobs of a message: each token, and the `count` most likely in its place, best first."""
+    """Logprobs of a message: each token, and the `count` most likely in its place, best first.
+
+    `as_ids` writes tokens as `token_id:5` in place of their texts.
+    """
+
+    def name(token_id: int, entry: Logprob) -> str:
+        return _as_id(token_id) if as_ids else _text(token_id, entry, tokenizer)
+
     content = []
     for token_id, position in zip(token_ids, positions, strict=True):
         best = sorted(position.items(), key=lambda item: -item[1].logprob)[:count]
         top = [
-            TopLogprob(_text(i, entry, tokenizer), _finite(entry), list(tokenizer.token_bytes(i)))
-            for i, entry in best
+            TopLogprob(name(i, entry), _finite(entry), list(tokenizer.token_bytes(i))) for i, entry in best
         ]
-        text = _text(token_id, position[token_id], tokenizer)
-        own_bytes = list(tokenizer.token_bytes(token_id))
-        content.append(TokenLogprob(text, _finite(position[token_id]), own_bytes, top))
+        entry, own_bytes = position[token_id], list(tokenizer.token_bytes(token_id))
+        content.append(TokenLogprob(name(token_id, entry), _finite(entry), own_bytes, top))
     return ChatLogprobs(content)
 
 
@@ -79,12 +90,17 @@ def _finite(entry: Logprob) -> float:
     return max(entry.logprob, LOWEST)
 
 
-def _by_text(position: Mapping[int, Logprob], tokenizer: Tokenizer) -> dict[str, float]:
+def _by_text(position: Mapping[int, Logprob], tokenizer: Tokenizer, as_ids: bool) -> dict[str, float]:
     """Logprobs by text; of tokens with the same text (parts of characters) the first, the chosen one."""
     by_text: dict[str, float] = {}
     for token_id, entry in position.items():
-        by_text.setdefault(_text(token_id, entry, tokenizer), _finite(entry))
+        name = _as_id(token_id) if as_ids else _text(token_id, entry, tokenizer)
+        by_text.setdefault(name, _finite(entry))
     return by_text
+
+
+def _as_id(token_id: int) -> str:
+    return f"token_id:{token_id}"
 
 
 def _text(token_id: int, entry: Logprob | None, tokenizer: Tokenizer) -> str:

@@ -106,6 +106,12 @@ def fit(
     return limits
 
 
+def limited(serving: Serving, max_tokens: int | None) -> int | None:
+    """`max_tokens`, or as much of it as the generation config's max_new_tokens allows any request."""
+    most: int | None = serving.engine.sampling_defaults.get("max_tokens")
+    return max_tokens if max_tokens is None or most is None else min(max_tokens, most)
+
+
 def check_choices(num_prompts: int, n: int) -> None:
     """Raise APIError when a request asks for too many completions in all."""
     if num_prompts * n > MAX_CHOICES:

@@ -6,6 +6,7 @@ OpenAI-compatible server.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ SAMPLING_FIELDS = (
     "include_stop_str_in_output",
     "logit_bias",
     "allowed_token_ids",
+    "bad_words",
 )
 """Fields that mean in a request what they mean in `SamplingParams`."""
 
@@ -68,6 +70,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     repetition_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
@@ -77,6 +80,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     echo: bool | None = None
     prompt_logprobs: int | None = None
     return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
     priority: int | None = None
@@ -89,6 +93,16 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    # Refused, unless they ask for what happens anyway.
+    response_format: dict[str, Any] | None = None
+    structured_outputs: Any = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    logits_processors: Any = None
+    kv_transfer_params: Any = None
+    vllm_xargs: Any = None
 
     @property
     def include_usage(self) -> bool:
@@ -102,6 +116,10 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     def check(self) -> None:
         """Raise APIError for what the types above allow but the server does not."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value and name in _UNSUPPORTED and value not in _HARMLESS.get(name, ()):
+                raise APIError(400, f"{name}: {_UNSUPPORTED[name]} is not supported", name)
         if self.stream_options is not None and not self.stream:
             raise APIError(400, "stream_options: only with stream=true", "stream_options")
         if self.prompt_logprobs is not None and self.stream:
@@ -115,12 +133,18 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
             if self.truncate_prompt_tokens not in (None, -1):
                 check_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, 2**31 - 1)
 
-    def sampling_params(self, *, max_tokens: int, logprobs: int | None) -> SamplingParams:
-        """The request's `SamplingParams`; raises APIError that names a field out of bounds."""
+    def sampling_params(
+        self, defaults: Mapping[str, Any], *, max_tokens: int, logprobs: int | None
+    ) -> SamplingParams:
+        """The request's `SamplingParams`, `defaults` where it does not say.
+
+        Raises APIError that names a field out of bounds.
+        """
         given = {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
+        own = {"max_tokens": max_tokens, "logprobs": logprobs}
         kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
         with bad_input(self.__struct_fields__):
-            return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs, output_kind=kind)
+            return SamplingParams(**{**defaults, **given, **own}, output_kind=kind)
 
 
 class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
@@ -130,14 +154,13 @@ class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=T
     logprobs: int | None = None
     best_of: int | None = None
     suffix: str | None = None
+    prompt_embeds: Any = None
 
     def check(self) -> None:
         """Raise APIError for what the types allow but the server does not."""
         super().check()
-        if self.suffix:
-            raise APIError(400, "suffix: insertion into a text is not supported", "suffix")
-        if self.echo and self.stream and self.logprobs is not None:
-            raise APIError(400, "echo: with logprobs, not with stream=true", "echo")
+        if self.echo and self.stream and self.logprobs is not None and (self.n or 1) > 1:
+            raise APIError(400, "echo: with logprobs and stream=true, only with n=1", "echo")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise APIError(400, f"best_of: only the value of n ({self.n or 1}) is supported", "best_of")
 
@@ -169,11 +192,12 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
     continue_final_message: bool | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    include_reasoning: bool | None = None
 
     store: bool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
-    response_format: dict[str, Any] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
@@ -183,20 +207,11 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
     reasoning_effort: str | None = None
     verbosity: str | None = None
     web_search_options: Any = None
+    mm_processor_kwargs: Any = None
 
     def check(self) -> None:
         """Raise APIError for what the types allow but the server does not."""
         super().check()
-        harmless = {
-            "response_format": ({"type": "text"},),
-            "modalities": (["text"],),
-            "tool_choice": ("none", "auto"),
-            "function_call": ("none", "auto"),
-        }
-        for name, what in _UNSUPPORTED.items():
-            value = getattr(self, name)
-            if value and value not in harmless.get(name, ()):
-                raise APIError(400, f"{name}: {what} is not supported yet", name)
         if not self.messages:
             raise APIError(400, "messages must hold at least one message", "messages")
         if self.top_logprobs and not self.logprobs:
@@ -210,17 +225,35 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
 
 
 _UNSUPPORTED = {
+    "suffix": "insertion into a text",
+    "prompt_embeds": "a prompt of embeddings",
+    "use_beam_search": "beam search",
+    "length_penalty": "a length penalty, which is for beam search,",
+    "logits_processors": "code of a request",
+    "kv_transfer_params": "KV transfer",
+    "vllm_xargs": "passing arguments to plugins",
+    "mm_processor_kwargs": "input other than text",
+    "structured_outputs": "structured output",
+    "response_format": "structured output",
     "tools": "tool calling",
     "tool_choice": "tool calling",
     "functions": "function calling",
     "function_call": "function calling",
-    "response_format": "structured output",
     "modalities": "output other than text",
     "audio": "audio",
     "store": "storing completions",
-    "echo": "repeating the last message",
     "prediction": "predicted output",
     "reasoning_effort": "choosing the reasoning effort",
     "verbosity": "choosing the verbosity",
     "web_search_options": "web search",
 }
+"""Fields that the server knows but can not honour."""
+
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "length_penalty": (1.0,),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+}
+"""Values of those that ask for nothing."""

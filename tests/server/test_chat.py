@@ -103,6 +103,34 @@ def test_the_final_message_can_be_continued(server: LiveServer) -> None:
     assert completion.choices[0].message.role == "assistant"
 
 
+def test_echo_gives_the_message_that_is_continued_back(server: LiveServer) -> None:
+    begun = [USER, {"role": "assistant", "content": "Well"}]
+    body = {"continue_final_message": True, "echo": True}
+    rest = chat(server, messages=begun, extra_body={"continue_final_message": True}).choices[0].message
+    whole = chat(server, messages=begun, extra_body=body).choices[0].message.content
+    assert whole == f"Well{rest.content}"
+    chunks = chat(server, messages=begun, extra_body=body, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+    plain = chat(server).choices[0].message.content
+    assert chat(server, extra_body={"echo": True}).choices[0].message.content == plain
+
+
+def test_tokens_can_be_named_by_their_ids(server: LiveServer) -> None:
+    body = {"return_tokens_as_token_ids": True, "return_token_ids": True}
+    [choice] = chat(server, logprobs=True, top_logprobs=2, extra_body=body).choices
+    for token_id, entry in zip(choice.token_ids, choice.logprobs.content, strict=True):
+        assert entry.token == f"token_id:{token_id}"
+        assert entry.bytes == [token_id]
+        assert all(top.token.startswith("token_id:") for top in entry.top_logprobs)
+
+
+def test_documents_reach_the_template() -> None:
+    config = ServerConfig(chat_template="{{ documents[0].text }}: {{ messages[0].content }}")
+    with live_server(config) as server:
+        chat(server, extra_body={"documents": [{"title": "a", "text": "facts"}]})
+        assert prompt_of(server) == "facts: hi"
+
+
 def test_tokens_and_prompt_logprobs_on_request(server: LiveServer) -> None:
     body = {"return_token_ids": True, "prompt_logprobs": 0}
     completion = chat(server, extra_body=body)

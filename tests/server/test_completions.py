@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -108,6 +109,50 @@ def test_echo_with_logprobs_scores_the_prompt(server: LiveServer) -> None:
     assert alone.choices[0].text == "abc"
     assert alone.choices[0].logprobs.token_logprobs == logprobs.token_logprobs[:3]
     assert alone.usage.completion_tokens == 0
+
+
+def test_echo_with_logprobs_in_a_stream(server: LiveServer) -> None:
+    arguments: dict[str, Any] = {"prompt": "abc", "echo": True, "logprobs": 1, "max_tokens": 4}
+    whole = complete(server, **arguments).choices[0].logprobs
+    chunks = [chunk.choices[0].logprobs for chunk in complete(server, stream=True, **arguments)]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [each for chunk in chunks if chunk for each in getattr(chunk, name)] == getattr(whole, name)
+
+
+def test_tokens_can_be_named_by_their_ids(server: LiveServer) -> None:
+    texts = complete(server, logprobs=2).choices[0].logprobs
+    body = {"return_tokens_as_token_ids": True, "return_token_ids": True}
+    [choice] = complete(server, logprobs=2, extra_body=body).choices
+    assert choice.logprobs.tokens == [f"token_id:{token_id}" for token_id in choice.token_ids]
+    assert choice.logprobs.text_offset == texts.text_offset
+    for token, logprob, top in zip(
+        choice.logprobs.tokens, texts.token_logprobs, choice.logprobs.top_logprobs, strict=True
+    ):
+        assert top[token] == logprob
+
+
+def test_bad_words_are_never_put_out(server: LiveServer) -> None:
+    text = complete(server, max_tokens=60, temperature=0, extra_body={"ignore_eos": True}).choices[0].text
+    word = re.findall("[!-~]{2}", text)[0]
+    body = {"ignore_eos": True, "bad_words": [word]}
+    assert word not in complete(server, max_tokens=60, temperature=0, extra_body=body).choices[0].text
+
+
+def test_the_model_s_sampling_defaults_hold_where_a_request_does_not_say(server: LiveServer) -> None:
+    server.engine.sampling_defaults = {"temperature": 0.0, "top_k": 5, "max_tokens": 7}
+    try:
+        body = {"prompt": "x", "top_k": 3, "ignore_eos": True}
+        usage = server.post("/v1/completions", **body).json()["usage"]
+        params = server.engine.fake_client.requests[-1].params
+        assert (params.temperature, params.top_k, usage["completion_tokens"]) == (0.0, 3, 7)
+        usage = server.post("/v1/completions", **body, max_tokens=9).json()["usage"]
+        assert usage["completion_tokens"] == 7
+        messages = [{"role": "user", "content": "hi"}]
+        chat = server.post("/v1/chat/completions", messages=messages, ignore_eos=True).json()
+        assert chat["usage"]["completion_tokens"] == 7
+        assert server.engine.fake_client.requests[-1].params.top_k == 5
+    finally:
+        server.engine.sampling_defaults = {}
 
 
 def test_stop_strings_and_stop_tokens(server: LiveServer) -> None:

@@ -1,0 +1,51 @@
+"""From a conversation to what the engine is asked: what every API that answers conversations shares."""
+
+from __future__ import annotations
+
+from octavo.sampling_params import MAX_LOGPROBS, check_integer
+from octavo.server.conversation import render
+from octavo.server.errors import bad_input
+from octavo.server.generation import Generation
+from octavo.server.prompts import Prompt, encode, fit, limited
+from octavo.server.protocol import ChatCompletionRequest
+from octavo.server.serving import Serving
+
+
+async def chat_prompt(serving: Serving, body: ChatCompletionRequest) -> Prompt:
+    """The conversation as the model is asked to go on with it; raises APIError that names what is wrong."""
+    text = render(serving, body)
+    [token_ids] = await encode(serving, [text], bool(body.add_special_tokens), "messages")
+    return Prompt(token_ids, text)
+
+
+async def chat_generation(serving: Serving, body: ChatCompletionRequest, response_id: str) -> Generation:
+    """What answers a conversation; raises APIError for one that can not be, before anything runs."""
+    max_tokens, max_tokens_param = body.max_tokens, "max_tokens"
+    if body.max_completion_tokens is not None:
+        max_tokens, max_tokens_param = body.max_completion_tokens, "max_completion_tokens"
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    defaults = serving.engine.sampling_defaults
+    with bad_input(body.__struct_fields__):
+        if max_tokens is not None:
+            check_integer(max_tokens_param, max_tokens, 1, 2**31 - 1)
+        if logprobs is not None:
+            check_integer("top_logprobs", logprobs, 0, MAX_LOGPROBS)
+    body.sampling_params(defaults, max_tokens=max_tokens or 2**31 - 1, logprobs=logprobs)
+
+    prompt = await chat_prompt(serving, body)
+    [limit] = fit(
+        [prompt],
+        max_model_len=serving.engine.max_model_len,
+        truncate=body.truncate_prompt_tokens,
+        max_tokens=limited(serving, max_tokens),
+        default_max_tokens=defaults.get("max_tokens"),
+        param="messages",
+        max_tokens_param=max_tokens_param,
+    )
+    return Generation(
+        response_id=response_id,
+        prompts=[prompt],
+        params=[body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)],
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt or "",
+    )
