@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import octavo
-from octavo.server.protocol import ChatCompletionRequest, CompletionRequest
 
 _REF = "#/components/schemas/{name}"
+_described: list[type[msgspec.Struct]] = []
 
 
 def described_by(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """The `openapi_extra` of a route whose body is a `kind`."""
+    _described.append(kind)
     schema = {"$ref": _REF.format(name=kind.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -26,8 +27,7 @@ def describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title="octavo", version=octavo.__version__, routes=app.routes)
-            kinds = (CompletionRequest, ChatCompletionRequest)
-            _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
+            _, schemas = msgspec.json.schema_components(_described, ref_template=_REF)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
             app.openapi_schema = schema
         return app.openapi_schema

@@ -59,7 +59,7 @@ async def completion_prompts(
         return [Prompt(token_ids, text) for token_ids, text in zip(ids, texts, strict=True)]
     prompts = [Prompt(token_ids, None) for token_ids in _of_type(prompt, list, "lists of token ids")]
     for item in prompts:
-        _check_vocabulary(item.token_ids, serving.engine.vocab_size)
+        check_vocabulary("prompt", item.token_ids, serving.engine.vocab_size)
     return prompts
 
 
@@ -112,6 +112,12 @@ def limited(serving: Serving, max_tokens: int | None) -> int | None:
     return max_tokens if max_tokens is None or most is None else min(max_tokens, most)
 
 
+def check_vocabulary(param: str, token_ids: Sequence[int], vocab_size: int) -> None:
+    """Raise APIError, about `param`, for a token id that the model does not have."""
+    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
+        raise APIError(400, f"{param} has a token id outside 0 to {vocab_size - 1}", param)
+
+
 def check_choices(num_prompts: int, n: int) -> None:
     """Raise APIError when a request asks for too many completions in all."""
     if num_prompts * n > MAX_CHOICES:
@@ -123,8 +129,3 @@ def _of_type(items: Sequence[object], kind: type[T], what: str) -> list[T]:
         if not isinstance(item, kind):
             raise APIError(400, f"prompt mixes types: expected only {what}", "prompt")
     return list(items)  # type: ignore[arg-type]
-
-
-def _check_vocabulary(token_ids: Sequence[int], vocab_size: int) -> None:
-    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
-        raise APIError(400, f"prompt has a token id outside 0 to {vocab_size - 1}", "prompt")

@@ -201,10 +201,16 @@ def test_another_model_is_not_found(server: LiveServer) -> None:
 
 def test_paths_and_methods_that_are_not_there(server: LiveServer) -> None:
     check_error(server.http.get("/nope"), 404, "NotFoundError")
-    check_error(server.http.post("/v1/embeddings", json={}), 404, "NotFoundError")
+    check_error(server.http.post("/v1/audio/speech", json={}), 404, "NotFoundError")
     response = server.http.get("/v1/completions")
     check_error(response, 405, "MethodNotAllowedError")
     assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/pooling", "/score", "/v1/rerank"])
+def test_what_needs_another_kind_of_model_is_refused(server: LiveServer, path: str) -> None:
+    error = check_error(server.http.post(path, json={"input": "x"}), 400, "BadRequestError")
+    assert "does not support" in error["message"]
 
 
 def test_a_body_that_is_too_large() -> None:
