@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from octavo.sampling.processors import process
 from octavo.sampling.sampler import ReferenceSampler, SampledToken
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
@@ -147,3 +148,36 @@ def test_shapes_must_agree(sampler: NativeSampler) -> None:
         sampler.sample(np.zeros((2, 10), np.float32), [state(10, [1], [], {"seed": 0})])
     with pytest.raises(ValueError, match="token ids"):
         sampler.prompt_logprobs(np.zeros((2, 10), np.float32), np.array([1]), 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"repetition_penalty": 1.3},
+        {"frequency_penalty": 0.7},
+        {"presence_penalty": 0.7},
+        {"logit_bias": {5: 0.3}},
+        {"repetition_penalty": 0.9, "frequency_penalty": -0.3, "presence_penalty": 1.1},
+    ],
+    ids=str,
+)
+def test_processed_logits_round_alike(sampler: NativeSampler, fields: dict[str, Any]) -> None:
+    """Another token is made to tie with the processed one: a last bit more or less would choose the other."""
+    logits = np.full((200, 10), -50, dtype=np.float32)
+    logits[:, 5] = np.random.default_rng(3).normal(0, 5, 200)
+    states = [state(10, [1], [5, 5], {"temperature": 0.0, **fields}) for _ in logits]
+    for number, (row, each) in enumerate(zip(logits, states, strict=True)):
+        row[[4, 6][number % 2]] = process(row, each)[5]
+    tokens = [token.token_id for token in sampler.sample(logits, states)]
+    assert tokens == [4, 5] * 100
+
+
+@pytest.mark.parametrize(
+    ("top_p", "size"), [(np.nextafter(0.25, 0), 1), (0.25, 1), (np.nextafter(0.25, 1), 2)]
+)
+def test_a_nucleus_ends_at_exactly_its_share(sampler: NativeSampler, top_p: float, size: int) -> None:
+    logits = np.full((64, 300), -np.inf, dtype=np.float32)
+    logits[:, [9, 40, 41, 299]] = 2.0
+    states = [state(300, [1], [], {"seed": seed, "top_p": float(top_p)}) for seed in range(64)]
+    drawn = {token.token_id for token in sampler.sample(logits, states)}
+    assert drawn == set([9, 40][:size])
