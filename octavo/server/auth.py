@@ -30,12 +30,15 @@ class APIKeyMiddleware:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if path.startswith(GUARDED) and not self._allows(Headers(scope=scope)):
                 error = APIError(401, "give a valid API key in the header `Authorization: Bearer KEY`")
-                await error_response(error, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                challenge = {"WWW-Authenticate": "Bearer"}
+                await error_response(error, challenge, path)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     def _allows(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
+        if "x-api-key" in headers:  # as Anthropic's clients send it
+            scheme, token = "bearer", headers["x-api-key"]
         given = _digest(token.strip())
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return scheme.lower() == "bearer" and any(matches)

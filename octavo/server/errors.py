@@ -21,6 +21,16 @@ _TYPES = {
     503: "ServiceUnavailableError",
 }
 
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+ANTHROPIC_PATH = "/v1/messages"
+
 
 class APIError(Exception):
     """An error to answer with: its HTTP status, one line for a human, and the field it is about."""
@@ -59,10 +69,32 @@ def error_body(error: Exception) -> ErrorBody:
     return ErrorBody(ErrorInfo(error.message, kind, error.param, error.status))
 
 
-def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
-    """The response for an error."""
+class AnthropicErrorInfo(msgspec.Struct):
+    """The inside of an error body of Anthropic's API."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(msgspec.Struct):
+    """An error body of Anthropic's API."""
+
+    error: AnthropicErrorInfo
+    type: str = "error"
+
+
+def anthropic_error(error: Exception) -> AnthropicErrorBody:
+    """The body for an error as Anthropic's clients read it."""
+    info = error_body(error).error
+    kind = "invalid_request_error" if info.code < 500 else "api_error"
+    return AnthropicErrorBody(AnthropicErrorInfo(_ANTHROPIC_TYPES.get(info.code, kind), info.message))
+
+
+def error_response(error: Exception, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
+    """The response for an error, in the shape of the API that `path` belongs to."""
     body = error_body(error)
-    content = msgspec.json.encode(body)
+    anthropic = path.startswith(ANTHROPIC_PATH)
+    content = msgspec.json.encode(anthropic_error(error) if anthropic else body)
     return Response(content, body.error.code, media_type="application/json", headers=headers)
 
 
@@ -92,14 +124,14 @@ def install_error_handlers(app: FastAPI) -> None:
             message = f"no such path: {request.url.path}"
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             message = f"{request.method} is not allowed on {request.url.path}"
-        return error_response(APIError(error.status_code, message), error.headers)
+        return error_response(APIError(error.status_code, message), error.headers, _path(request))
 
-    async def api_error(_: Request, error: Exception) -> Response:
-        return error_response(error)
+    async def api_error(request: Request, error: Exception) -> Response:
+        return error_response(error, path=_path(request))
 
-    async def fault(_: Request, error: Exception) -> Response:
+    async def fault(request: Request, error: Exception) -> Response:
         # The framework raises it again for the log, and the HTTP server then closes the connection.
-        return error_response(error, {"Connection": "close"})
+        return error_response(error, {"Connection": "close"}, _path(request))
 
     async def client_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=499)
@@ -108,3 +140,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(APIError, api_error)
     app.add_exception_handler(ClientDisconnectedError, client_gone)
     app.add_exception_handler(Exception, fault)
+
+
+def _path(request: Request) -> str:
+    root: str = request.scope.get("root_path", "")
+    return request.url.path.removeprefix(root)

@@ -7,7 +7,7 @@ a JSON object for each event, then `data: [DONE]`.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -55,7 +55,9 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, first: bytes, events: AsyncGenerator[bytes, None], failure: Callable[[Exception], bytes]
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -63,6 +65,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._first = first
         self._events = events
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -72,7 +75,7 @@ class EventStream(Response):
         except Exception as error:
             if not isinstance(error, APIError):
                 logger.exception("a stream failed")
-            await _send(send, b"data: %b\n\n%b" % (_encode(error_body(error)), DONE))
+            await _send(send, self._failure(error))
         finally:
             await self._events.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -88,11 +91,23 @@ async def _send(send: Send, event: bytes) -> None:
     await send({"type": "http.response.body", "body": event, "more_body": True})
 
 
-async def start_stream(request: Request, events: AsyncGenerator[bytes, None]) -> EventStream:
-    """The response for `events`, once the first is there: an error before it has its own HTTP status."""
+def failed(error: Exception) -> bytes:
+    """The end of a stream that OpenAI's clients read as an error."""
+    return b"data: %b\n\n%b" % (_encode(error_body(error)), DONE)
+
+
+async def start_stream(
+    request: Request,
+    events: AsyncGenerator[bytes, None],
+    failure: Callable[[Exception], bytes] = failed,
+) -> EventStream:
+    """The response for `events`, once the first is there: an error before it has its own HTTP status.
+
+    `failure` writes the end of a stream that an error cuts off.
+    """
     try:
         first = await while_connected(request.receive, anext(events))
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(first, events)
+    return EventStream(first, events, failure)
