@@ -21,6 +21,7 @@ COMMANDS = {
         "octavo.cli.plan",
         "Say whether a model fits, how fast it will be, how many replicas a load takes.",
     ),
+    "doctor": ("octavo.cli.doctor", "Say what is wrong with a server that runs, why, and what to change."),
     "bench": ("octavo.bench.command", "Measure this machine, side by side with llama.cpp."),
 }
 """Each subcommand's module, which is imported only when the subcommand runs, and its line of help."""

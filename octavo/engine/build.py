@@ -34,7 +34,7 @@ def build_engine(config: EngineConfig) -> Engine:
     chosen = _choose_backend(config)
     model = load_model(config)
     program = trace(model.spec)
-    scheduler = _scheduler_settings(config, model.max_model_len)
+    scheduler = scheduler_settings(config, model.max_model_len)
     limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
     kv_cache = _kv_cache_spec(config, model.spec)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
@@ -96,7 +96,8 @@ def _choose_backend(config: EngineConfig) -> _Chosen:
     return _Chosen(native, native.isa)
 
 
-def _scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSettings:
+def scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSettings:
+    """What the flags say of steps, for a model with requests of up to `max_model_len` tokens."""
     budget = config.max_num_batched_tokens
     if not config.enable_chunked_prefill:
         budget = max(budget, max_model_len)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 
 import octavo
 from octavo.config import EngineConfig
+from octavo.engine.machine_memory import machine_memory
 from octavo.engine.messages import EngineReady
 
 
@@ -44,6 +46,11 @@ class EngineCollector(Collector):
         yield self._gauge("octavo_engine_config_info", "The engine's settings, as labels.", 1, settings)
         build = {"version": octavo.__version__, "python": platform.python_version(), "isa": engine.ready.isa}
         yield self._gauge("octavo_build_info", "The server's version and kernels, as labels.", 1, build)
+        memory = machine_memory()
+        limit = "Memory of the machine, or less where a control group limits it."
+        yield self._gauge("octavo_memory_limit_bytes", limit, memory.total, {})
+        available = "What of it can still be taken."
+        yield self._gauge("octavo_memory_available_bytes", available, memory.available, {})
         up = float(engine.healthy)
         yield self._gauge("octavo_engine_up", "Whether the engine process runs and takes requests.", up, {})
         restarts = CounterMetricFamily(
@@ -83,6 +90,7 @@ def engine_settings(config: EngineConfig, ready: EngineReady) -> dict[str, str]:
         "max_model_len": ready.max_model_len,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "max_num_seqs": config.max_num_seqs,
+        "cpus": len(os.sched_getaffinity(0)),
         "threads": config.threads,
         "weight_bytes": ready.weight_bytes,
     }

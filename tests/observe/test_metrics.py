@@ -209,7 +209,7 @@ def test_what_prometheus_is_told_of_the_engine() -> None:
     assert cache["kv_cache_size_tokens"] == "2048"
     [settings] = labels_of(text, "octavo_engine_config_info")
     assert settings["max_model_len"] == "256"
-    assert settings["max_num_batched_tokens"] == "512"
+    assert settings["max_num_batched_tokens"] == "64"
     assert labels_of(text, "octavo_build_info")[0]["version"] == octavo.__version__
     assert samples(text)["octavo_engine_up", ""] == 1
     assert samples(text)["octavo_engine_restarts_total", ""] == 0

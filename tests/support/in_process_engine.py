@@ -10,6 +10,7 @@ from support.hash_executable import HashExecutable
 
 from octavo.config import EngineConfig
 from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.build import scheduler_settings
 from octavo.engine.client import EngineClient
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import (
@@ -21,7 +22,6 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
-from octavo.engine.scheduler import SchedulerSettings
 from octavo.request import RequestBuilder
 from octavo.runtime.backend import Limits
 
@@ -77,7 +77,8 @@ class InProcessClient:
 class InProcessEngine(AsyncEngine):
     """All of AsyncEngine but the process: the same requests, streams, aborts and outputs."""
 
-    def __init__(self, step_seconds: float = 0.0) -> None:
+    def __init__(self, step_seconds: float = 0.0, config: EngineConfig | None = None) -> None:
+        """`config` decides about the scheduler and the KV cache; the model is what it is."""
         requests = RequestBuilder(
             byte_tokenizer(),
             vocab_size=VOCAB_SIZE,
@@ -85,14 +86,22 @@ class InProcessEngine(AsyncEngine):
             eos_token_ids=[EOS],
             seed=0,
         )
-        super().__init__(EngineConfig(), requests)
+        super().__init__(config or EngineConfig(max_num_seqs=16, max_num_batched_tokens=64), requests)
         self._step_seconds = step_seconds
         self.fake_client: InProcessClient
 
     async def launch(self, client: EngineClient | None = None) -> None:
-        scheduler = SchedulerSettings(16, 64, 80)
-        settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB_SIZE, NUM_BLOCKS)
-        engine = Engine(HashExecutable(VOCAB_SIZE, Limits(64, 80, 16)), settings)
+        config = self.config
+        scheduler = scheduler_settings(config, MAX_MODEL_LEN)
+        settings = EngineSettings(
+            scheduler,
+            MAX_MODEL_LEN,
+            VOCAB_SIZE,
+            config.num_gpu_blocks_override or NUM_BLOCKS,
+            prefix_caching=config.enable_prefix_caching,
+        )
+        limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+        engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings)
         self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
         self.fake_client.on_state = self._take_state
         self.ready = engine.ready()

@@ -13,6 +13,7 @@ import httpx
 import openai
 from support.in_process_engine import InProcessEngine
 
+from octavo.config import EngineConfig
 from octavo.server.app import create_app
 from octavo.server.config import ServerConfig
 from octavo.server.run import HTTPServer, make_server
@@ -47,7 +48,9 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(config: ServerConfig | None = None, step_seconds: float = 0.0) -> Iterator[LiveServer]:
+def live_server(
+    config: ServerConfig | None = None, step_seconds: float = 0.0, engine: EngineConfig | None = None
+) -> Iterator[LiveServer]:
     """A server that answers, until the block ends."""
     config = config or ServerConfig()
     config.uvicorn_log_level = "warning"
@@ -57,7 +60,7 @@ def live_server(config: ServerConfig | None = None, step_seconds: float = 0.0) -
 
     async def run() -> None:
         server.loop = asyncio.get_running_loop()
-        server.engine = InProcessEngine(step_seconds)
+        server.engine = InProcessEngine(step_seconds, engine)
         await server.engine.launch()
         server.http_server = make_server(create_app(server.engine, config, MODEL), config, ready.set)
         await server.http_server.serve(sockets=[listener])

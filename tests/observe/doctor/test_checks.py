@@ -1,0 +1,135 @@
+"""Each check on metrics that were made up for it: when it speaks, when it does not, and in whose words."""
+
+from __future__ import annotations
+
+import pytest
+
+from octavo.observe.doctor.examine import diagnose
+from octavo.observe.doctor.finding import Finding
+from octavo.observe.doctor.observation import Observation
+from octavo.observe.doctor.scrape import Scrape
+
+
+def look(*texts: str, healthy: bool = True) -> dict[str, Finding]:
+    found = diagnose(Observation([Scrape.parse(text) for text in texts], healthy))
+    return {finding.name: finding for finding in found}
+
+
+def histogram(name: str, buckets: dict[float, int], total: float = 1.0) -> str:
+    """`buckets` are cumulative; the last count is that of all."""
+    lines = [f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in buckets.items()]
+    count = list(buckets.values())[-1]
+    end = f'{name}_bucket{{le="+Inf"}} {count}\n{name}_sum {total}\n{name}_count {count}\n'
+    return f"# TYPE {name} histogram\n" + "\n".join(lines) + f"\n{end}"
+
+
+def info(**settings: object) -> str:
+    labels = ",".join(f'{name}="{value}"' for name, value in settings.items())
+    return f"octavo_engine_config_info{{{labels}}} 1\n"
+
+
+def test_nothing_at_all_is_nothing_to_find() -> None:
+    assert look("") == {}
+
+
+def test_an_engine_that_is_down() -> None:
+    found = look(info(gpu_memory_utilization=0.9), healthy=False)
+    assert found["engine-down"].severity == "critical"
+    assert "lower --gpu-memory-utilization from 0.9 to 0.80" in found["engine-down"].change
+
+
+@pytest.mark.parametrize(("available", "speaks"), [(1e8, True), (5e9, False)])
+def test_little_memory(available: float, speaks: bool) -> None:
+    text = f"octavo_memory_limit_bytes 16e9\noctavo_memory_available_bytes {available}\n"
+    assert ("little-memory" in look(text)) == speaks
+
+
+def test_a_queue_for_want_of_replicas() -> None:
+    text = "vllm:num_requests_waiting 30\nvllm:num_requests_running 40\nvllm:kv_cache_usage_perc 0.4\n"
+    found = look(text + info(max_num_seqs=256))
+    assert found["queue"].change.startswith("add replicas")
+    assert found["queue"].evidence == "30 requests wait while 40 run"
+    full = look(text.replace("0.4", "0.9") + info(max_num_seqs=256, gpu_memory_utilization=0.8))
+    assert "raise --gpu-memory-utilization from 0.8 to 0.90" in full["queue-for-kv-cache"].change
+    assert "queue" not in full
+
+
+def test_a_wait_that_is_over_counts_as_well() -> None:
+    waits = histogram("vllm:request_queue_time_seconds", {1.0: 0, 5.0: 10}, 30.0)
+    text = waits + histogram("vllm:e2e_request_latency_seconds", {5.0: 10}, 40.0)
+    assert "the mean wait is 3.00 s of 4.00 s since it started" in look(text)["queue"].evidence
+
+
+@pytest.mark.parametrize(("hits", "speaks"), [(100, True), (40_000, False)])
+def test_a_prefix_cache_that_misses_is_only_noted(hits: int, speaks: bool) -> None:
+    text = f"vllm:prefix_cache_queries_total 90000\nvllm:prefix_cache_hits_total {hits}\n"
+    found = look(text)
+    assert ("prefix-cache-misses" in found) == speaks
+    assert not any(finding.is_problem for finding in found.values())
+
+
+def test_prompts_that_make_steps_long() -> None:
+    text = histogram("vllm:inter_token_latency_seconds", {0.05: 50, 0.4: 100})
+    text += histogram("vllm:iteration_tokens_total", {256.0: 10, 512.0: 100})
+    text += histogram("octavo_step_seconds", {0.1: 10, 0.4: 100})
+    found = look(text + info(max_num_batched_tokens=512))
+    assert found["long-steps"].change == "lower --max-num-batched-tokens from 512 to 128, or set --target-itl"
+    assert look(text + info(max_num_batched_tokens=8192)) == {}
+
+
+def test_chunked_prefill_off_is_a_problem_only_with_long_prompts_or_spikes() -> None:
+    off = info(enable_chunked_prefill=False)
+    assert not look(off)["chunked-prefill-off"].is_problem
+    spikes = histogram("vllm:inter_token_latency_seconds", {0.01: 90, 1.0: 100})
+    assert look(off + spikes)["chunked-prefill-off"].is_problem
+    long = histogram("vllm:request_prompt_tokens", {500.0: 1, 5000.0: 100})
+    assert look(off + long)["chunked-prefill-off"].is_problem
+
+
+def test_portable_kernels() -> None:
+    assert "portable-kernels" in look('octavo_build_info{isa="portable"} 1')
+    assert look('octavo_build_info{isa="avx2"} 1') == {}
+
+
+def test_few_threads() -> None:
+    assert "CPUs stay idle" in look(info(threads=2, cpus=8))["threads"].cause
+    assert look(info(threads=8, cpus=8)) == look(info(threads="None", cpus=8)) == {}
+
+
+def test_one_request_at_a_time_is_noted() -> None:
+    alone = histogram("octavo_step_sequences", {1.0: 500}, 500.0)
+    assert look(alone)["low-concurrency"].severity == "note"
+    assert look(alone + "vllm:num_requests_waiting 3\n")["queue"]
+    assert look(histogram("octavo_step_sequences", {8.0: 500}, 4000.0)) == {}
+
+
+def test_errors_and_clients_that_leave() -> None:
+    text = "# TYPE vllm:request_success counter\n"
+    for reason, count in (("stop", 60), ("abort", 38), ("error", 2)):
+        text += f'vllm:request_success_total{{finished_reason="{reason}"}} {count}\n'
+    found = look(text)
+    assert found["errors"].evidence == "2 of 100 requests failed since it started"
+    assert found["aborts"].evidence == "clients gave up 38 of 100 requests since it started"
+    assert next(iter(found)) == "errors"
+
+
+def test_what_is_over_is_not_looked_at_when_something_happens() -> None:
+    before = "vllm:num_preemptions_total 50\n" + histogram("vllm:iteration_tokens_total", {8.0: 100})
+    after = "vllm:num_preemptions_total 50\n" + histogram("vllm:iteration_tokens_total", {8.0: 200})
+    assert look(before, after) == {}
+    found = look(before, before)["preemptions"]
+    assert found.evidence == "50 preemptions for 0 requests since it started"
+
+
+def test_a_vllm_server_s_metrics_will_do() -> None:
+    labels = 'model_name="m",engine="0"'
+    text = f"""vllm:num_requests_running{{{labels}}} 200
+vllm:num_requests_waiting{{{labels}}} 90
+vllm:kv_cache_usage_perc{{{labels}}} 0.99
+vllm:num_preemptions_total{{{labels}}} 500
+vllm:request_success_total{{{labels},finished_reason="stop"}} 1000
+vllm:cache_config_info{{block_size="16",enable_prefix_caching="True",gpu_memory_utilization="0.8"}} 1
+"""
+    found = look(text)
+    assert set(found) == {"preemptions", "queue-for-kv-cache"}
+    assert "raise --gpu-memory-utilization from 0.8 to 0.90" in found["preemptions"].change
