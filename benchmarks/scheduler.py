@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.engine.batch_builder import BatchBuilder
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
@@ -39,6 +40,9 @@ class NoModel:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Nothing to keep."""
 
+    def copy_blocks(self, sources: list[int], destinations: list[int]) -> None:
+        """Nothing to copy."""
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Zeros: token 0 for everyone."""
         return np.zeros((len(batch.output_rows), VOCAB), dtype=np.float32)
@@ -61,7 +65,7 @@ def time_scheduler(num_seqs: int, steps: int, build: bool) -> float:
     for number in range(num_seqs):
         request = make_request(number, steps + 2)
         sampling = SamplingState(request.params, request.prompt_token_ids, [], [], VOCAB)
-        scheduler.add(Sequence(request, number, max_len, sampling))
+        scheduler.add(Sequence(request, number, max_len, sampling, BlockHasher()))
 
     def step() -> None:
         scheduled = scheduler.schedule()

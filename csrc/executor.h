@@ -79,6 +79,12 @@ class Executor {
     void finish(int64_t token_cols, int64_t output_cols, View result);
     void allocate_kv_cache(int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks);
 
+    // Whole blocks, all layers: copied pair by pair in order, or to and from [blocks][block_bytes()].
+    void copy_blocks(std::span<const int32_t> sources, std::span<const int32_t> destinations);
+    void read_blocks(std::span<const int32_t> blocks, uint8_t* data) const;
+    void write_blocks(std::span<const int32_t> blocks, const uint8_t* data);
+    size_t block_bytes() const;
+
     // Runs one step and returns the result's rows, valid until the next call. Throws std::invalid_argument
     // for a step that does not fit the limits, the vocabulary, the rope table or the KV cache.
     const float* run(const Step& step);
@@ -145,6 +151,7 @@ class Executor {
     }
 
     void check(const Step& step) const;
+    void check_blocks(std::span<const int32_t> blocks) const;
     void plan_attention(const Step& step);
     void execute(size_t index, const Step& step, int thread);
     void linear(const Instruction& each, int64_t rows, size_t index, int thread);

@@ -20,6 +20,8 @@ namespace {
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using BlockBytes = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using ConstBlockBytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ViewTuple = std::tuple<int, int, int>;
 
 View view(const ViewTuple& v) { return {std::get<0>(v), std::get<1>(v), std::get<2>(v)}; }
@@ -93,6 +95,28 @@ struct Program {
         return {const_cast<float*>(result), 2, shape, nb::find(this)};
     }
 
+    void copy_blocks(Ints sources, Ints destinations) {
+        nb::gil_scoped_release released;
+        executor.copy_blocks(span(sources), span(destinations));
+    }
+
+    void read_blocks(Ints blocks, BlockBytes data) {
+        check_shape(blocks, data.shape(0), data.shape(1));
+        nb::gil_scoped_release released;
+        executor.read_blocks(span(blocks), data.data());
+    }
+
+    void write_blocks(Ints blocks, ConstBlockBytes data) {
+        check_shape(blocks, data.shape(0), data.shape(1));
+        nb::gil_scoped_release released;
+        executor.write_blocks(span(blocks), data.data());
+    }
+
+    void check_shape(const Ints& blocks, size_t rows, size_t cols) const {
+        if (rows != blocks.shape(0) || cols != executor.block_bytes())
+            throw std::invalid_argument("data is not [blocks, block_bytes]");
+    }
+
     void argmax(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,
                 nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
         if (out.shape(0) != rows.shape(0)) throw std::invalid_argument("out is not [R]");
@@ -128,6 +152,9 @@ NB_MODULE(_native, module) {
              [](Program& p, int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks) {
                  p.executor.allocate_kv_cache(layers, num_kv_heads, head_dim, half, blocks);
              })
+        .def("copy_blocks", &Program::copy_blocks)
+        .def("read_blocks", &Program::read_blocks)
+        .def("write_blocks", &Program::write_blocks)
         .def("run", &Program::run)
         .def("argmax", &Program::argmax)
         .def(

@@ -133,7 +133,13 @@ class EngineConfig:
         "auto", "Type of the KV cache; auto is float16.", "Memory", choices=("auto", "float16", "float32")
     )
     enable_prefix_caching: bool = setting(
-        True, "Reuse the KV blocks of a prompt prefix that was seen before.", "Memory"
+        True, "Reuse the KV cache of a prompt prefix that was seen before, exact to the token.", "Memory"
+    )
+    prefix_caching_hash_algo: str = setting(
+        "sha256",
+        "Hash that names the blocks of the prefix cache; both are safe against made collisions.",
+        "Memory",
+        choices=("sha256", "blake2b"),
     )
 
     max_num_seqs: int = setting(256, "Most sequences in a step.", "Scheduler", low=1, high=4096)

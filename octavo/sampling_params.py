@@ -32,7 +32,8 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     the token at each position then depends only on the logits, the seed and the position. `max_tokens`
     None means up to the model's length. `logprobs` -1 asks for the whole vocabulary. `logit_bias` maps a
     token id to what is added to its logit. `bad_words` are never put out; `bad_words_token_ids` are their
-    tokens and more such sequences, filled in when a request is made.
+    tokens and more such sequences, filled in when a request is made. `skip_reading_prefix_cache` computes the
+    whole prompt anew, as `prompt_logprobs` always does; what it computes is cached for others.
 
     Raises ValueError that names the field, what it got and what it takes.
     """
@@ -62,6 +63,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] = msgspec.field(default_factory=list)
     bad_words_token_ids: list[list[int]] = msgspec.field(default_factory=list)
+    skip_reading_prefix_cache: bool | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):

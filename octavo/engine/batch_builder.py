@@ -44,7 +44,6 @@ class BatchBuilder:
     def __init__(self, max_num_seqs: int, max_num_batched_tokens: int, max_blocks: int) -> None:
         """`max_blocks` is the most blocks that a sequence can have."""
         self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
-        self._written = [0] * max_num_seqs  # Blocks of each row that are written.
         self._free_rows = list(reversed(range(max_num_seqs)))
         self._token_ids = np.empty(max_num_batched_tokens, dtype=np.int32)
         self._count = np.arange(max_num_batched_tokens + 1, dtype=np.int32)
@@ -112,10 +111,10 @@ class BatchBuilder:
 
     def _block_tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
         """`[S, most blocks]`; what is beyond a sequence's own blocks means nothing."""
-        written, rows, most_blocks = self._written, [], 1
+        rows, most_blocks = [], 1
         for sequence in sequences:
             row, num_blocks = sequence.row, len(sequence.block_table)
-            if row < 0 or written[row] != num_blocks:
+            if row < 0 or sequence.num_written_blocks != num_blocks:
                 row = self._write_table(sequence)
             rows.append(row)
             most_blocks = max(most_blocks, num_blocks)
@@ -124,11 +123,11 @@ class BatchBuilder:
     def _write_table(self, sequence: Sequence) -> int:
         if sequence.row < 0:
             sequence.row = self._free_rows.pop()
-            self._written[sequence.row] = 0
+            sequence.num_written_blocks = 0
         row, table = sequence.row, sequence.block_table
-        start = self._written[row]
+        start = sequence.num_written_blocks
         self._tables[row, start : len(table)] = table[start:]
-        self._written[row] = len(table)
+        sequence.num_written_blocks = len(table)
         return row
 
     def _outputs(

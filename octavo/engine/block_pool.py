@@ -20,7 +20,8 @@ class BlockPool:
     """`num_blocks` blocks, each with a reference count; those without a reference are free.
 
     Free blocks are taken in least recently freed order, so that a block keeps its content as long as
-    memory allows. Every operation is O(1) per block. Source: PagedAttention (Kwon et al., 2023), 4.2-4.4.
+    memory allows; those whose content is of no use go first. Every operation is O(1) per block.
+    Source: PagedAttention (Kwon et al., 2023), 4.2-4.4.
     """
 
     __slots__ = ("_free", "_num_taken", "_on_reuse", "num_blocks", "ref_counts")
@@ -41,7 +42,7 @@ class BlockPool:
 
     @property
     def num_touched(self) -> int:
-        """Every block from this one on has never been handed out: those go first, in order."""
+        """Every block from this one on has never been handed out: those are taken in order."""
         return min(self._num_taken, self.num_blocks)
 
     def newest_free(self) -> Iterator[int]:
@@ -75,10 +76,11 @@ class BlockPool:
                 del self._free[block]
             self.ref_counts[block] += 1
 
-    def free(self, blocks: Iterable[int]) -> None:
+    def free(self, blocks: Iterable[int], *, useless: bool = False) -> None:
         """Drop a reference to each block, in order: those that become free are reused in that order.
 
-        Raises ValueError for a block that is free already.
+        `useless` ones are reused before all others, last to first. Raises ValueError for a block that is
+        free already.
         """
         for block in blocks:
             count = self.ref_counts[block] - 1
@@ -87,3 +89,10 @@ class BlockPool:
             self.ref_counts[block] = count
             if count == 0:
                 self._free[block] = None
+                if useless:
+                    self._free.move_to_end(block, last=False)
+
+    def reuse_first(self, block: int) -> None:
+        """The content of `block` has become of no use: reuse it before all others if it is free."""
+        if self.ref_counts[block] == 0:
+            self._free.move_to_end(block, last=False)

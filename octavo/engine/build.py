@@ -69,6 +69,7 @@ def build_engine(config: EngineConfig) -> Engine:
         vocab_size=model.spec.vocab_size,
         num_blocks=num_blocks,
         prefix_caching=config.enable_prefix_caching,
+        hash_algorithm=config.prefix_caching_hash_algo,
         block_bytes=kv_cache.block_bytes,
         isa=chosen.isa,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.describe import describe
 from octavo.engine.messages import (
@@ -41,6 +42,7 @@ class EngineSettings:
     vocab_size: int
     num_blocks: int
     prefix_caching: bool = True
+    hash_algorithm: str = "sha256"
     block_bytes: int = 0
     isa: str = ""
 
@@ -65,7 +67,8 @@ class Engine:
         self._executable = executable
         self._settings = settings
         self._pool = BlockPool(settings.num_blocks)
-        self._prefix_cache = PrefixCache(self._pool) if settings.prefix_caching else None
+        self._prefix_cache = PrefixCache(self._pool)
+        self._hasher = BlockHasher(settings.hash_algorithm)
         self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache)
         self._batches = BatchBuilder(
             settings.scheduler.max_num_seqs,
@@ -125,12 +128,12 @@ class Engine:
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no sequence holds."""
-        if self._prefix_cache is not None:
-            self._prefix_cache.reset()
+        self._prefix_cache.reset()
 
     def describe(self, request: DescribeState) -> EngineState:
         """What the engine holds between two steps, in bounded size."""
-        return describe(request, self._pool, self._prefix_cache, self._scheduler, self._last_step)
+        cache = self._prefix_cache if self._settings.prefix_caching else None
+        return describe(request, self._pool, cache, self._scheduler, self._last_step)
 
     def step(self) -> StepOutputs:
         """Run the next batch: at most one new token for each running sequence."""
@@ -145,6 +148,8 @@ class Engine:
             outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
         if step.sequences:
             self._note_first_steps(step)
+            if step.copies:
+                self._executable.copy_blocks(*zip(*step.copies, strict=True))
             built = self._batches.build(step)
             logits = self._executable.run(built.batch)
             self._read_prompt_logprobs(built.prompt_rows, logits)
@@ -173,7 +178,13 @@ class Engine:
             vocab_size,
         )
         self._num_added += 1
-        return Sequence(request, self._num_added, self._settings.max_model_len, sampling)
+        max_model_len = self._settings.max_model_len
+        if self._settings.prefix_caching:
+            return Sequence(request, self._num_added, max_model_len, sampling, self._hasher)
+        if request.group:
+            root = self._hasher.root(request.cache_salt, request.group)
+            return Sequence(request, self._num_added, max_model_len, sampling, self._hasher, root)
+        return Sequence(request, self._num_added, max_model_len, sampling)
 
     def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
         if built.sampling_rows is not None:
@@ -231,8 +242,8 @@ class Engine:
             num_blocks=self._pool.num_blocks,
             num_free_blocks=self._pool.num_free,
             num_preemptions=self._scheduler.num_preemptions,
-            prefix_cache_queries=0 if cache is None else cache.queries,
-            prefix_cache_hits=0 if cache is None else cache.hits,
+            prefix_cache_queries=cache.queries,
+            prefix_cache_hits=cache.hits,
             num_scheduled_tokens=step.num_tokens,
             step_seconds=seconds,
             num_scheduled_sequences=len(step.sequences),

@@ -28,7 +28,8 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
 
     `params.seed` is always set (the API process draws it), so that the same message always gives the same
     tokens. `arrival_time` is `time.monotonic()` of the machine. Lower `priority` runs first.
-    `user` is whose share the request takes where shares are fair.
+    `user` is whose share the request takes where shares are fair. Sequences of one `group`, which is not
+    empty, share KV blocks even where prefix caching is off.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
     priority: int = 0
     cache_salt: str = ""
     user: str = ""
+    group: str = ""
 
 
 class AbortRequests(msgspec.Struct, tag="abort", array_like=True):

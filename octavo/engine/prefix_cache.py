@@ -1,77 +1,75 @@
-"""The prefix cache: which full block of tokens each KV block holds.
+"""The prefix cache: which tokens each KV block holds, found again to the token.
 
-A block's content depends on every token before it, so its name is a digest chained from its parent's. It
-knows content: not requests, and of memory only what the `BlockPool` says.
+It knows content: not requests, and of memory only what the `BlockPool` says.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
+from octavo.engine.block_hash import common_tokens
 from octavo.engine.block_pool import BlockPool
-from octavo.runtime.backend import BLOCK_SIZE
-
-_BLOCK_BYTES = BLOCK_SIZE * array("i").itemsize
-
-
-def root_digest(cache_salt: str) -> bytes:
-    """The parent of a first block. Requests with different salts share nothing."""
-    return blake2b(cache_salt.encode(), digest_size=32, person=b"octavo.root").digest()
-
-
-def chain_digests(parent: bytes, token_ids: Sequence[int]) -> list[bytes]:
-    """The digest of each full block of `token_ids`: 256 bits over the parent's digest and 16 tokens.
-
-    A collision would hand one user's context to another, hence a cryptographic hash and not `hash()`.
-    """
-    data = array("i", token_ids).tobytes()
-    digests = []
-    for start in range(0, len(data) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
-        parent = blake2b(parent + data[start : start + _BLOCK_BYTES], digest_size=32).digest()
-        digests.append(parent)
-    return digests
 
 
 @dataclass(slots=True, eq=False)
 class KnownBlock:
-    """The content of a block: its digest, that of the block before it, None for a first one, and its tokens.
+    """What a block holds: `tokens` that follow the chain that ends in `parent`.
 
-    The cache itself needs the digest alone; the rest is for whoever looks at the tree of prefixes.
+    `digest` is the block's own, None while it is not full; `is_first` says that `parent` is a root.
     """
 
-    digest: bytes
-    parent: bytes | None
-    token_ids: array[int]
+    digest: bytes | None
+    parent: bytes
+    tokens: bytes
+    is_first: bool
+
+    @property
+    def token_ids(self) -> array[int]:
+        """The tokens as numbers."""
+        return array("i", self.tokens)
 
 
 class PrefixCache:
-    """Digest of a block's tokens and all before them -> the KV block that holds them.
+    """A tree of blocks, each under its parent's digest: full ones are shared, any is copied from.
+
+    A full block is looked up by its digest. Below the last one that is found, the block that shares most
+    tokens with what follows gives those tokens by copy, be it a full block that differs further on or one
+    that was never filled. The children of a digest are sorted, so that one is beside the place where the
+    tokens looked for would be; none is a prefix of another, since the longer one holds all that the
+    shorter does. Source: PagedAttention (Kwon et al., 2023), section 4.4; the tree is that of
+    RadixAttention (SGLang, Zheng et al., 2024) in blocks.
 
     A block stays known after its last sequence left, until the pool hands it out again. Free the blocks
-    of a sequence last to first: children are then reused before their parents, without which they could
+    of a sequence last to first: leaves are then reused before their parents, without which they could
     not be found.
 
     `queries` and `hits` count tokens, looked for and found; the caller adds to them, since only it knows
     whether it took what `match` offered.
     """
 
-    __slots__ = ("_blocks", "_pool", "hits", "known", "queries")
+    __slots__ = ("_blocks", "_children", "_on_evict", "_pool", "hits", "known", "queries")
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
         self._blocks: dict[bytes, int] = {}
         self.known: list[KnownBlock | None] = [None] * pool.num_blocks
         """What each block of the pool holds; None where nobody could find it."""
+        self._children: dict[bytes, list[tuple[bytes, int]]] = {}
+        self._on_evict: Callable[[bytes, int], None] | None = None
         self.queries = 0
         self.hits = 0
-        pool.on_reuse(self._forget)
+        pool.on_reuse(self._evict)
 
     def __len__(self) -> int:
-        """Number of blocks known."""
+        """Number of full blocks known."""
         return len(self._blocks)
+
+    def on_evict(self, callback: Callable[[bytes, int], None]) -> None:
+        """Call `callback(digest, block)` for a full block that the pool is about to hand out again."""
+        self._on_evict = callback
 
     def match(self, digests: Sequence[bytes]) -> list[int]:
         """The blocks that hold the longest known prefix of the chain `digests`; takes no reference."""
@@ -83,24 +81,82 @@ class PrefixCache:
             blocks.append(block)
         return blocks
 
-    def insert(self, content: KnownBlock, block: int) -> None:
-        """Make known that `block`, which the caller allocated and has computed, holds `content`.
+    def match_partial(self, parent: bytes, tokens: bytes) -> tuple[int, int]:
+        """The block under `parent` that begins with most of `tokens`, and with how many of them.
 
-        A digest that is known already keeps its block: of two sequences that computed the same tokens
-        side by side, the first one's is shared from then on.
+        The number is 0, and the block means nothing, where none begins with the first of them.
         """
-        if content.digest not in self._blocks:
+        children = self._children.get(parent)
+        if children is None:
+            return 0, 0
+        place = bisect_left(children, (tokens, -1))
+        best = (0, 0)
+        for held, block in children[max(place - 1, 0) : place + 1]:
+            count = common_tokens(held, tokens)
+            if count > best[1]:
+                best = (block, count)
+        return best
+
+    def insert(self, content: KnownBlock, block: int) -> int:
+        """Make known that `block`, which the caller allocated and has computed, holds `content`, and is full.
+
+        Returns the block that holds it from now on. A digest that is known already keeps its block: of two
+        sequences that computed the same tokens side by side, the second can give its own back and share.
+        """
+        assert content.digest is not None
+        known = self._blocks.get(content.digest, block)
+        self._forget(block)
+        if known == block:
             self._blocks[content.digest] = block
-            self.known[block] = content
+            self._add(content, block)
+        return known
+
+    def insert_partial(self, content: KnownBlock, block: int) -> bool:
+        """Make known that `block`, which is not full, begins with `content`.
+
+        Returns False where another block holds all that already and `block` is of no use to anyone.
+        """
+        children = self._children.get(content.parent, ())
+        place = bisect_left(children, (content.tokens, -1))
+        if place < len(children) and children[place][0].startswith(content.tokens):
+            return children[place][1] == block
+        self._forget(block)
+        self._add(content, block)
+        return True
 
     def reset(self) -> None:
         """Forget every block that nobody holds."""
-        for block in list(self._blocks.values()):
-            if self._pool.ref_counts[block] == 0:
+        for block, count in enumerate(self._pool.ref_counts):
+            if count == 0:
                 self._forget(block)
+
+    def _add(self, content: KnownBlock, block: int) -> None:
+        children = self._children.setdefault(content.parent, [])
+        place = bisect_left(children, (content.tokens, -1))
+        if place and content.tokens.startswith(children[place - 1][0]):
+            shorter = children[place - 1][1]
+            self.known[shorter] = None
+            children[place - 1] = (content.tokens, block)
+            self._pool.reuse_first(shorter)
+        else:
+            children.insert(place, (content.tokens, block))
+        self.known[block] = content
+
+    def _evict(self, block: int) -> None:
+        content = self.known[block]
+        if content is not None:
+            if self._on_evict is not None and content.digest is not None:
+                self._on_evict(content.digest, block)
+            self._forget(block)
 
     def _forget(self, block: int) -> None:
         content = self.known[block]
-        if content is not None:
+        if content is None:
+            return
+        self.known[block] = None
+        if content.digest is not None:
             del self._blocks[content.digest]
-            self.known[block] = None
+        children = self._children[content.parent]
+        del children[bisect_left(children, (content.tokens, block))]
+        if not children:
+            del self._children[content.parent]

@@ -44,7 +44,8 @@ def prefix_tree(
     """The nodes, each after its parent, and how many more were left out.
 
     `held` are the blocks of running sequences, each sequence's in order. `tokens` gives each node the
-    first tokens of its edge. A block whose prefix is gone can not be found and is in no tree.
+    first tokens of its edge. A block whose prefix is gone can not be found and is in no tree, and one that is
+    not full is not worth showing.
     """
     edges = _edges(_by_parent(pool, cache, held), cache, pool.ref_counts)
     for edge in reversed(edges):
@@ -66,15 +67,15 @@ def prefix_tree(
 
 
 def _by_parent(pool: BlockPool, cache: PrefixCache, held: Iterable[int]) -> dict[bytes | None, list[int]]:
-    """Blocks by the digest of the block before them."""
+    """Full blocks by the digest of the block before them, first ones by None."""
     seen = set[int]()
     children: dict[bytes | None, list[int]] = {}
     for block in chain(islice(held, MAX_BLOCKS), islice(pool.newest_free(), MAX_BLOCKS)):
         content = cache.known[block]
-        if content is None or block in seen:
+        if content is None or content.digest is None or block in seen:
             continue
         seen.add(block)
-        children.setdefault(content.parent, []).append(block)
+        children.setdefault(None if content.is_first else content.parent, []).append(block)
         if len(seen) == MAX_BLOCKS:
             break
     return children

@@ -17,7 +17,7 @@ from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.prompt_room import Chunk, PromptRoom
 from octavo.engine.scheduler_settings import SchedulerSettings
 from octavo.engine.sequence import Sequence, Status
-from octavo.engine.sequence_blocks import SequenceBlocks
+from octavo.engine.sequence_blocks import Copy, SequenceBlocks
 from octavo.engine.step_time import prompt_pairs
 from octavo.engine.token_budget import TokenBudget
 from octavo.runtime.backend import BLOCK_SIZE
@@ -34,7 +34,8 @@ class Step:
     """What to run: `sequences[i]` computes its next `num_new_tokens[i]` tokens, `num_tokens` in all.
 
     The first `num_decodes` have one token to compute. `num_pairs` are the (query, key) pairs of the step's
-    attention. `preempted` lost their blocks and wait again, or have got new ones in this very step.
+    attention. `copies` of blocks are to be made first, in order: their new owners go on from a part of the
+    content. `preempted` lost their blocks and wait again, or have got new ones in this very step.
     `outgrown` have become longer than the whole pool and were removed.
     """
 
@@ -43,6 +44,7 @@ class Step:
     num_tokens: int = 0
     num_decodes: int = 0
     num_pairs: int = 0
+    copies: list[Copy] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
     outgrown: list[Sequence] = field(default_factory=list)
 
@@ -129,6 +131,9 @@ class Scheduler:
             sequence.num_computed_tokens = computed
             if computed >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:
                 self._blocks.offer(sequence)
+            if sequence.has_pending_blocks and computed == len(sequence.token_ids):
+                self._blocks.finish_prefill(sequence)
+        self._blocks.finish_copies(step.copies)
         self._policy.computed(step.sequences)
 
     def observe(self, step: Step, seconds: float) -> None:
@@ -205,7 +210,7 @@ class Scheduler:
             if self.running and not self._budget.allows(len(self.running) + 1, step.num_pairs):
                 break
             num_uncomputed = chunk.num_left if not sequence.was_admitted else 0
-            if not self._blocks.admit(sequence):
+            if not self._blocks.admit(sequence, step.copies):
                 break
             sequence.status, sequence.is_long = Status.RUNNING, chunk.is_long
             self._policy.admit(sequence, num_uncomputed)
@@ -216,14 +221,17 @@ class Scheduler:
         return admitted
 
     def _next_waiting(self, step: Step, *, may_be_long: bool) -> Chunk | None:
-        """The waiting sequence whose turn it is, its chunk still empty; long ones are passed over if need be.
+        """The waiting sequence whose turn it is, its chunk still empty.
 
-        Those that will never fit are removed.
+        Passed over are long ones if need be, and those that do better to wait for what another is about to
+        compute. Those that will never fit are removed.
         """
         for sequence in list(islice(self._policy, _LOOK_AHEAD)):
             if not self._blocks.ever_fits(sequence):
                 step.outgrown.append(sequence)
                 self.remove(sequence)
+                continue
+            if self._blocks.waits_for_others(sequence):
                 continue
             chunk = self._chunk_of_waiting(sequence)
             if may_be_long or not chunk.is_long:

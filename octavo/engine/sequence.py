@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from octavo.engine.block_hash import BlockHasher, token_bytes
 from octavo.engine.messages import AddRequest, TokenLogprobs
-from octavo.engine.prefix_cache import chain_digests, root_digest
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 
@@ -27,10 +27,13 @@ class Sequence:
     """
 
     __slots__ = (
+        "_hasher",
+        "_prompt_digest",
         "arrival_time",
         "block_table",
         "digests",
         "eos_token_ids",
+        "has_pending_blocks",
         "is_long",
         "max_length",
         "num_cached_tokens",
@@ -38,6 +41,7 @@ class Sequence:
         "num_known_blocks",
         "num_prompt_logprobs",
         "num_prompt_tokens",
+        "num_written_blocks",
         "order",
         "priority",
         "prompt_logprobs",
@@ -45,6 +49,7 @@ class Sequence:
         "row",
         "sampling",
         "scheduled_time",
+        "skips_prefix_cache",
         "status",
         "stop_token_ids",
         "token_ids",
@@ -52,8 +57,20 @@ class Sequence:
         "was_admitted",
     )
 
-    def __init__(self, request: AddRequest, number: int, max_model_len: int, sampling: SamplingState) -> None:
-        """`number` tells apart requests that arrived at the same time; lower goes first."""
+    def __init__(
+        self,
+        request: AddRequest,
+        number: int,
+        max_model_len: int,
+        sampling: SamplingState,
+        hasher: BlockHasher | None = None,
+        root: bytes | None = None,
+    ) -> None:
+        """`number` tells apart requests that arrived at the same time; lower goes first.
+
+        `hasher` names its blocks, in a chain that begins with `root`, by default that of its cache salt.
+        Without one no blocks are named: it shares none.
+        """
         params = request.params
         self.request_id = request.request_id
         self.token_ids = request.prompt_token_ids + request.output_token_ids
@@ -71,10 +88,18 @@ class Sequence:
         self.block_table: list[int] = []
         self.row = -1
         """Row of the batch's persistent arrays that holds `block_table`; -1 for none."""
-        self.digests = [root_digest(request.cache_salt)]
+        self.num_written_blocks = 0
+        """Leading blocks of `block_table` that are in that row."""
+        self._hasher = hasher
+        self._prompt_digest = b""
+        self.digests = [] if hasher is None else [root or hasher.root(request.cache_salt)]
         """The root, then the digest of each full block: `digests[i + 1]` names block `i`."""
         self.num_known_blocks = 0
         """Leading blocks that were offered to the prefix cache, or came from it."""
+        self.has_pending_blocks = False
+        """Whether others may wait for the blocks that it is about to compute."""
+        self.skips_prefix_cache = bool(params.skip_reading_prefix_cache)
+        """Whether it computes its whole prompt, be it cached or not; others may read its blocks."""
         self.was_admitted = False
         self.scheduled_time = 0.0
         """`time.monotonic()` of the first step that ran it, for the time that it had to wait."""
@@ -97,13 +122,32 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether its blocks have names, by which others may find them."""
+        return self._hasher is not None
+
     def block_digests(self, count: int) -> list[bytes]:
-        """The digests of the first `count` blocks, all full, each computed once."""
+        """The digests of the first `count` blocks, all full, each computed once; none without a hasher."""
         digests = self.digests
-        if len(digests) <= count:
+        if len(digests) <= count and self._hasher is not None:
             start = (len(digests) - 1) * BLOCK_SIZE
-            digests += chain_digests(digests[-1], self.token_ids[start : count * BLOCK_SIZE])
+            digests += self._hasher.chain(digests[-1], self.token_ids[start : count * BLOCK_SIZE])
         return digests[1 : count + 1]
+
+    def prompt_digest(self) -> bytes:
+        """The digest of the whole prompt, the block that it does not fill included; needs a hasher."""
+        if not self._prompt_digest:
+            assert self._hasher is not None
+            full = self.num_prompt_tokens // BLOCK_SIZE
+            self.block_digests(full)
+            rest = self.token_ids[full * BLOCK_SIZE : self.num_prompt_tokens]
+            self._prompt_digest = self._hasher.partial(self.digests[full], rest)
+        return self._prompt_digest
+
+    def block_tokens(self, index: int, end: int) -> bytes:
+        """The tokens of block `index` at positions before `end`, as the prefix cache compares them."""
+        return token_bytes(self.token_ids[index * BLOCK_SIZE : min((index + 1) * BLOCK_SIZE, end)])
 
     def finish_reason(self) -> tuple[str, int | None] | None:
         """Why the last token ends the sequence, as (finish reason, stop token id), or None.

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from array import array
+from dataclasses import dataclass
 
 from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.pending_blocks import PendingBlocks
 from octavo.engine.prefix_cache import KnownBlock, PrefixCache
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import BLOCK_SIZE
+
+Copy = tuple[int, int]
+"""A block to copy from, and one to copy to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """What the cache has of a sequence: full blocks, and elsewhere the first tokens of the one after."""
+
+    blocks: list[int]
+    partial_block: int = 0
+    num_partial_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.blocks) * BLOCK_SIZE + self.num_partial_tokens
 
 
 class SequenceBlocks:
@@ -16,22 +33,21 @@ class SequenceBlocks:
     It decides nothing: the scheduler says who gets blocks, and preempts when there are none.
     """
 
-    __slots__ = ("_pool", "_prefix_cache")
+    __slots__ = ("_pending", "_pool", "_prefix_cache")
 
     def __init__(self, pool: BlockPool, prefix_cache: PrefixCache | None) -> None:
         """`prefix_cache` None computes every prompt in full."""
         self._pool = pool
         self._prefix_cache = prefix_cache
+        self._pending = PendingBlocks()
 
     def num_cached(self, sequence: Sequence) -> int:
         """Tokens that a sequence would not have to compute if it were admitted now."""
-        return len(self._match(sequence)) * BLOCK_SIZE
+        return self._usable(sequence)[0].num_tokens
 
     def shortage(self, sequence: Sequence) -> int:
         """Blocks that must become free before a sequence can be admitted; 0 or less when it can."""
-        cached = self._match(sequence)
-        idle = sum(self._pool.ref_counts[block] == 0 for block in cached)
-        return blocks_for(len(sequence.token_ids)) - len(cached) - (self._pool.num_free - idle)
+        return -self._usable(sequence)[1]
 
     def exclusive(self, sequence: Sequence) -> int:
         """Blocks that would become free if a sequence gave back its own."""
@@ -41,26 +57,42 @@ class SequenceBlocks:
         """Whether all blocks together are enough for its tokens."""
         return blocks_for(len(sequence.token_ids)) <= self._pool.num_blocks
 
-    def admit(self, sequence: Sequence) -> bool:
+    def waits_for_others(self, sequence: Sequence) -> bool:
+        """Whether a sequence does better to wait: another is about to compute what both begin with."""
+        if not self._pending or not self._reads_cache(sequence):
+            return False
+        assert self._prefix_cache is not None
+        digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
+        return self._pending.must_wait(sequence, digests, len(self._prefix_cache.match(digests)))
+
+    def admit(self, sequence: Sequence, copies: list[Copy]) -> bool:
         """Give a sequence blocks for all its tokens, cached ones first; False, changing nothing, if too few.
 
-        Taking all blocks at once keeps prompts that are computed side by side from preempting one another.
+        Where the cache has a part of a block, a copy of that block is added to `copies`, to be made before
+        the step runs; `finish_copies` comes after. Taking all blocks at once keeps prompts that are
+        computed side by side from preempting one another.
         """
-        if self.shortage(sequence) > 0:
+        cached, spare = self._usable(sequence)
+        if spare < 0:
             return False
-        cached = self._match(sequence)
-        self._pool.share(cached)
-        blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - len(cached))
+        self._pool.share(cached.blocks)
+        if cached.num_partial_tokens:
+            self._pool.share([cached.partial_block])
+        blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - len(cached.blocks))
         assert blocks is not None
-        sequence.block_table = cached + blocks
-        sequence.num_computed_tokens = len(cached) * BLOCK_SIZE
-        sequence.num_known_blocks = len(cached)
-        if self._prefix_cache is not None and not sequence.was_admitted:
-            self._prefix_cache.queries += len(sequence.token_ids)
-            self._prefix_cache.hits += sequence.num_computed_tokens
-            sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
-        sequence.was_admitted = True
+        if cached.num_partial_tokens:
+            copies.append((cached.partial_block, blocks[0]))
+        sequence.block_table = cached.blocks + blocks
+        sequence.num_computed_tokens = cached.num_tokens
+        sequence.num_known_blocks = len(cached.blocks)
+        self._count(sequence)
+        if self._is_worth_a_wait(sequence):
+            self._pending.begin(sequence)
         return True
+
+    def finish_copies(self, copies: list[Copy]) -> None:
+        """The copies that `admit` asked for have been made: their sources may be reused."""
+        self._pool.free(source for source, _ in copies)
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
         """Give a running sequence blocks for `num_tokens` tokens; False, changing nothing, if too few."""
@@ -71,26 +103,95 @@ class SequenceBlocks:
         return True
 
     def offer(self, sequence: Sequence) -> None:
-        """Make known to the cache the blocks that are full and computed."""
-        if self._prefix_cache is None:
+        """Make known to the cache the blocks that are full and computed.
+
+        One whose content another block has already is given back, and that one shared in its place.
+        """
+        cache = self._prefix_cache
+        if cache is None or not sequence.is_cacheable:
             return
-        known, full = sequence.num_known_blocks, sequence.num_computed_tokens // BLOCK_SIZE
-        digests = sequence.block_digests(full)
-        for index in range(known, full):
-            tokens = array("i", sequence.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE])
-            content = KnownBlock(digests[index], digests[index - 1] if index else None, tokens)
-            self._prefix_cache.insert(content, sequence.block_table[index])
+        table, full = sequence.block_table, sequence.num_computed_tokens // BLOCK_SIZE
+        sequence.block_digests(full)
+        for index in range(sequence.num_known_blocks, full):
+            parent, digest = sequence.digests[index : index + 2]
+            tokens = sequence.block_tokens(index, sequence.num_computed_tokens)
+            block = cache.insert(KnownBlock(digest, parent, tokens, index == 0), table[index])
+            if block != table[index]:
+                self._pool.share([block])
+                self._pool.free([table[index]], useless=True)
+                table[index] = block
+                sequence.num_written_blocks = min(sequence.num_written_blocks, index)
+            self._pending.known(digest)
         sequence.num_known_blocks = full
+
+    def finish_prefill(self, sequence: Sequence) -> None:
+        """All tokens of a sequence are computed: those of its last block too can be copied by others."""
+        self._offer_partial(sequence)
+        self._pending.end(sequence)
 
     def release(self, sequence: Sequence) -> None:
         """Take back all blocks of a sequence, which has nothing computed then."""
-        self._pool.free(reversed(sequence.block_table))
+        if sequence.has_pending_blocks:
+            self._pending.end(sequence)
+        useful = sequence.num_known_blocks + self._offer_partial(sequence)
+        self._pool.free(reversed(sequence.block_table[useful:]), useless=True)
+        self._pool.free(reversed(sequence.block_table[:useful]))
         sequence.block_table = []
         sequence.num_computed_tokens = 0
+        sequence.num_known_blocks = 0
 
-    def _match(self, sequence: Sequence) -> list[int]:
-        """Cached blocks to start from: not the last token, whose logits are wanted, and none where those of
-        the prompt are."""
-        if self._prefix_cache is None or sequence.num_prompt_logprobs is not None:
-            return []
-        return self._prefix_cache.match(sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE))
+    def _match(self, sequence: Sequence) -> _Cached:
+        """What to start from: all that is cached but the last token, whose logits are wanted."""
+        if not self._reads_cache(sequence):
+            return _Cached([])
+        assert self._prefix_cache is not None
+        last = len(sequence.token_ids) - 1
+        blocks = self._prefix_cache.match(sequence.block_digests(last // BLOCK_SIZE))
+        tokens = sequence.block_tokens(len(blocks), last)
+        return _Cached(blocks, *self._prefix_cache.match_partial(sequence.digests[len(blocks)], tokens))
+
+    def _reads_cache(self, sequence: Sequence) -> bool:
+        """Not where the logits of the prompt are wanted, nor where it is to be computed anew."""
+        if self._prefix_cache is None or not sequence.is_cacheable:
+            return False
+        anew = sequence.skips_prefix_cache and not sequence.was_admitted
+        return not anew and sequence.num_prompt_logprobs is None
+
+    def _usable(self, sequence: Sequence) -> tuple[_Cached, int]:
+        """What is cached for a sequence, and how many blocks are free beyond all that it needs then."""
+        cached, counts = self._match(sequence), self._pool.ref_counts
+        idle = sum(counts[block] == 0 for block in cached.blocks)
+        needed = blocks_for(len(sequence.token_ids)) - len(cached.blocks)
+        spare = self._pool.num_free - idle - needed
+        if spare == 0 and counts[cached.partial_block] == 0:
+            # The very block to copy from is needed; what it holds is computed again instead.
+            cached = _Cached(cached.blocks)
+        return cached, spare
+
+    def _count(self, sequence: Sequence) -> None:
+        if self._prefix_cache is not None and sequence.is_cacheable and not sequence.was_admitted:
+            self._prefix_cache.queries += len(sequence.token_ids)
+            self._prefix_cache.hits += sequence.num_computed_tokens
+            sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
+        sequence.was_admitted = True
+
+    def _is_worth_a_wait(self, sequence: Sequence) -> bool:
+        """Not one that has next to nothing to compute, nor one that wants logits and is slow."""
+        if (
+            self._prefix_cache is None
+            or not sequence.is_cacheable
+            or sequence.num_prompt_logprobs is not None
+        ):
+            return False
+        computed = sequence.num_computed_tokens
+        return computed == 0 or len(sequence.token_ids) - computed > BLOCK_SIZE
+
+    def _offer_partial(self, sequence: Sequence) -> bool:
+        """Make known what is computed of the last block; False if that is nothing, or known elsewhere."""
+        computed = sequence.num_computed_tokens
+        full = computed // BLOCK_SIZE
+        if self._prefix_cache is None or not sequence.is_cacheable or computed % BLOCK_SIZE == 0:
+            return False
+        tokens = sequence.block_tokens(full, computed)
+        content = KnownBlock(None, sequence.digests[full], tokens, full == 0)
+        return self._prefix_cache.insert_partial(content, sequence.block_table[full])

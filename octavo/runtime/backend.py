@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,6 +76,18 @@ class Executable(Protocol):
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Make the KV cache of `num_blocks` blocks; called once before the first `run`."""
+        ...
+
+    def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copy whole KV blocks, all layers, one pair after the other."""
+        ...
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """What the blocks hold, `[len(blocks), block_bytes]`, in a layout of the backend's own."""
+        ...
+
+    def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
+        """Make the blocks hold what `read_blocks` gave, of this Executable or of one just like it."""
         ...
 
     def run(self, batch: Batch) -> NDArray[np.float32]:

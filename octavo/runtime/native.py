@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,20 @@ class NativeExecutable:
         spec = self._kv_cache
         half = spec.dtype == "float16"
         self._native.allocate_kv_cache(spec.num_layers, spec.num_kv_heads, spec.head_dim, half, num_blocks)
+
+    def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copy whole blocks, all layers, one pair after the other."""
+        self._native.copy_blocks(np.array(sources, np.int32), np.array(destinations, np.int32))
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """The bytes of each block, layer after layer."""
+        data = np.empty((len(blocks), self._kv_cache.block_bytes), np.uint8)
+        self._native.read_blocks(np.array(blocks, np.int32), data)
+        return data
+
+    def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
+        """Fill each block with bytes that `read_blocks` gave."""
+        self._native.write_blocks(np.array(blocks, np.int32), np.ascontiguousarray(data))
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Run one step; the `[R, cols]` result is valid until the next call."""

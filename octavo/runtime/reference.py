@@ -6,7 +6,7 @@ depends on the arena's plan; every op is a few lines that read like its docstrin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -55,6 +55,24 @@ class ReferenceExecutable:
         shape = (spec.num_layers, num_blocks, BLOCK_SIZE, spec.num_kv_heads, spec.head_dim)
         self.keys = np.zeros(shape, spec.dtype)
         self.values = np.zeros(shape, spec.dtype)
+
+    def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copy whole blocks, one pair after the other."""
+        for source, destination in zip(sources, destinations, strict=True):
+            self.keys[:, destination] = self.keys[:, source]
+            self.values[:, destination] = self.values[:, source]
+
+    def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
+        """The bytes of each block: its keys of all layers, then its values."""
+        parts = [each[:, list(blocks)].swapaxes(0, 1) for each in (self.keys, self.values)]
+        return np.stack(parts, axis=1).reshape(len(blocks), -1).view(np.uint8)
+
+    def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
+        """Fill each block with bytes that `read_blocks` gave."""
+        layers, _, *rest = self.keys.shape
+        parts = np.ascontiguousarray(data).view(self.keys.dtype).reshape(len(blocks), 2, layers, *rest)
+        for each, part in ((self.keys, parts[:, 0]), (self.values, parts[:, 1])):
+            each[:, list(blocks)] = part.swapaxes(0, 1)
 
     def run(self, batch: Batch) -> Floats:
         """Run one step: float32 `[R, cols]`."""

@@ -51,6 +51,10 @@ def test_only_new_blocks_are_written_and_rows_are_used_again():
     assert batch.block_tables[0, 0] == 6
     assert batch.block_tables[1].tolist() == [4, 8]
 
+    first.block_table[0], first.num_written_blocks = 5, 0  # Shared with another from now on.
+    batch = builder.build(Step([first], [1], 1)).batch
+    assert batch.block_tables[0].tolist() == [5, 8]
+
     builder.release(first)
     builder.release(first)
     third = make_sequence([3] * 2, 0, [9])

@@ -9,9 +9,9 @@ from support.batch_invariance import EOS
 from support.hash_executable import HashExecutable
 
 from octavo.engine import describe, prefix_tree
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
-from octavo.engine.prefix_cache import chain_digests, root_digest
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.runtime.backend import BLOCK_SIZE, Limits
 from octavo.sampling_params import SamplingParams
@@ -99,7 +99,8 @@ def test_it_is_what_the_parts_hold(workload, num_blocks: int, data: st.DataObjec
             for path in paths(state.tree):
                 tokens = [token for node in path for token in node.token_ids]
                 assert len(tokens) == BLOCK_SIZE * sum(node.num_blocks for node in path)
-                chains = [chain_digests(root_digest(salt), tokens) for salt in ("", "salt")]
+                hasher = BlockHasher()
+                chains = [hasher.chain(hasher.root(salt), tokens) for salt in ("", "salt")]
                 matches = [cache.match(digests) for digests in chains]
                 [found] = [
                     each
@@ -110,12 +111,12 @@ def test_it_is_what_the_parts_hold(workload, num_blocks: int, data: st.DataObjec
                 assert [pool.ref_counts[block] for block in edge] == [path[-1].num_holders] * len(edge)
                 assert not reachable & set(edge)
                 reachable |= set(edge)
-            known = {block: content for block, content in enumerate(cache.known) if content is not None}
+            known = {
+                block: content for block, content in enumerate(cache.known) if content and content.digest
+            }
             digests = {content.digest for content in known.values()}
             orphans = {
-                block
-                for block, each in known.items()
-                if each.parent is not None and each.parent not in digests
+                block for block, each in known.items() if not each.is_first and each.parent not in digests
             }
             event(f"orphans: {bool(orphans)}, preempted: {scheduler.num_preemptions > 0}")
             if not orphans:

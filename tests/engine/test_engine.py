@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -145,9 +147,56 @@ def test_prefix_cache_is_used_and_reset():
             engine.reset_prefix_cache()
         engine.add(request(number, prompt, max_tokens=1))
         cached.append(engine.step().outputs[0].num_cached_tokens)
-    assert cached == [0, 48, 0]
+    assert cached == [0, 49, 0]
     stats = engine.step().stats
-    assert (stats.prefix_cache_queries, stats.prefix_cache_hits) == (150, 48)
+    assert (stats.prefix_cache_queries, stats.prefix_cache_hits) == (150, 49)
+
+
+def test_requests_that_begin_alike_and_come_together_compute_the_beginning_once():
+    engine = small_engine(max_num_seqs=8, max_num_batched_tokens=512, num_blocks=48)
+    prefix = [n % VOCAB for n in range(70)]
+    batch = [request(number, [*prefix, number], max_tokens=2) for number in range(8)]
+    for each in batch:
+        engine.add(each)
+    steps = [engine.step() for _ in range(3)]
+    assert [each.stats.num_scheduled_tokens for each in steps] == [71, 1 + 7 * 1, 7]
+    results: dict[str, Result] = {}
+    for step in steps:
+        collect(results, step)
+    assert results == {each.request_id: oracle(each) for each in batch}
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+def test_a_group_shares_its_prompt_even_where_nothing_else_is_shared(prefix_caching: bool):
+    engine = small_engine(max_num_seqs=8, num_blocks=48, prefix_caching=prefix_caching)
+    prompt = [n % VOCAB for n in range(50)]
+    for group in ("a", "b"):
+        children = [
+            msgspec.structs.replace(request(number, prompt, temperature=1.0, seed=number), group=group)
+            for number in range(4)
+        ]
+        results = {}
+        for each in children:
+            engine.add(each)
+        tokens = []
+        while engine.has_work:
+            step = engine.step()
+            collect(results, step)
+            tokens.append(step.stats.num_scheduled_tokens)
+        known = prefix_caching and group == "b"
+        assert tokens[:2] == ([4, 4] if known else [50, 4])
+        assert results == {each.request_id: oracle(each) for each in children}
+
+
+@pytest.mark.parametrize("params", [{"skip_reading_prefix_cache": True}, {"prompt_logprobs": 1}])
+def test_a_request_can_compute_its_prompt_anew(params: dict[str, Any]):
+    engine = small_engine()
+    prompt = [n % VOCAB for n in range(12)]
+    cached = []
+    for number, more in enumerate([{}, params, {}]):
+        engine.add(request(number, prompt, max_tokens=1, **more))
+        cached.append(engine.step().outputs[0].num_cached_tokens)
+    assert cached == [0, 0, 11]
 
 
 def test_stats_follow_the_queue():

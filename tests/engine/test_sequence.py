@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import chain_digests, root_digest
 from octavo.engine.sequence import Sequence
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
 EOS, STOP = 2, 9
+HASHER = BlockHasher()
 
 
 def make_sequence(prompt: list[int], output: list[int], max_model_len: int = 100, **params) -> Sequence:
     settings = SamplingParams(**{"temperature": 0.0, "max_tokens": 4, "stop_token_ids": [STOP], **params})
     request = AddRequest("a", prompt, settings, [EOS], 0.0, output, cache_salt="salt")
-    return Sequence(request, 0, max_model_len, SamplingState(settings, prompt, output, [EOS], 100))
+    sampling = SamplingState(settings, prompt, output, [EOS], 100)
+    return Sequence(request, 0, max_model_len, sampling, HASHER)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +43,13 @@ def test_finish_reason(sequence: Sequence, reason: tuple[str, int | None] | None
 def test_digests_grow_with_the_tokens_and_depend_on_the_salt():
     tokens = list(range(50))
     sequence = make_sequence(tokens[:20], tokens[20:40])
-    expected = chain_digests(root_digest("salt"), tokens)
+    expected = HASHER.chain(HASHER.root("salt"), tokens)
     assert sequence.block_digests(1) == expected[:1]
     assert sequence.block_digests(2) == expected[:2]
     sequence.token_ids += tokens[40:]
     assert sequence.block_digests(3) == expected
     assert sequence.block_digests(2) == expected[:2]
-    assert expected != chain_digests(root_digest(""), tokens)
+    assert expected != HASHER.chain(HASHER.root(""), tokens)
 
 
 def test_a_resumed_stream_has_sent_its_prompt_log_probabilities():

@@ -39,6 +39,20 @@ class HashExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         self._slots = np.full((num_blocks * BLOCK_SIZE, 2), UNWRITTEN, dtype=np.int32)
 
+    def copy_blocks(self, sources: list[int], destinations: list[int]) -> None:
+        blocks = self._blocks()
+        for source, destination in zip(sources, destinations, strict=True):
+            blocks[destination] = blocks[source]
+
+    def read_blocks(self, blocks: list[int]) -> NDArray[np.uint8]:
+        return self._blocks()[list(blocks)].reshape(len(blocks), -1).view(np.uint8)
+
+    def write_blocks(self, blocks: list[int], data: NDArray[np.uint8]) -> None:
+        self._blocks()[list(blocks)] = data.view(np.int32).reshape(len(blocks), BLOCK_SIZE, 2)
+
+    def _blocks(self) -> NDArray[np.int32]:
+        return self._slots.reshape(-1, BLOCK_SIZE, 2)
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         self._check(batch)
         self.num_steps += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.messages import AddRequest
 from octavo.engine.prefix_cache import PrefixCache
@@ -34,7 +35,8 @@ def make_sequence(
 ) -> Sequence:
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, prompt_logprobs=prompt_logprobs)
     request = AddRequest(str(number), prompt, params, [], arrival_time, priority=priority, user=user)
-    return Sequence(request, number, max_model_len, SamplingState(params, prompt, [], [], VOCAB))
+    sampling = SamplingState(params, prompt, [], [], VOCAB)
+    return Sequence(request, number, max_model_len, sampling, BlockHasher())
 
 
 def settings_of(max_num_seqs=4, budget=64, max_outputs=None, **rest) -> SchedulerSettings:
@@ -137,6 +139,7 @@ class Rig:
                 assert not victim.block_table
                 assert not victim.num_computed_tokens
         references = Counter(block for sequence in running for block in sequence.block_table)
+        references.update(source for source, _ in step.copies)
         assert self.pool.ref_counts == [references[block] for block in range(self.num_blocks)]
 
 

@@ -1,0 +1,60 @@
+// Whole blocks of the KV cache: copied within it, read out of it and written back.
+#include <cstring>
+#include <stdexcept>
+
+#include "executor.h"
+
+namespace octavo {
+
+namespace {
+
+size_t bytes_in_layer(const KVLayer& layer) {
+    return layer.num_kv_heads * layer.head_items() * (layer.half ? 2 : 4);
+}
+
+}  // namespace
+
+size_t Executor::block_bytes() const {
+    size_t bytes = 0;
+    for (const KVLayer& layer : layers_) bytes += bytes_in_layer(layer);
+    return bytes;
+}
+
+void Executor::copy_blocks(std::span<const int32_t> sources, std::span<const int32_t> destinations) {
+    if (sources.size() != destinations.size())
+        throw std::invalid_argument("sources and destinations differ in length");
+    check_blocks(sources);
+    check_blocks(destinations);
+    for (const KVLayer& layer : layers_) {
+        const size_t bytes = bytes_in_layer(layer);
+        for (size_t i = 0; i < sources.size(); ++i)
+            std::memmove(layer.data + destinations[i] * bytes, layer.data + sources[i] * bytes, bytes);
+    }
+}
+
+void Executor::read_blocks(std::span<const int32_t> blocks, uint8_t* data) const {
+    check_blocks(blocks);
+    for (const int32_t block : blocks)
+        for (const KVLayer& layer : layers_) {
+            const size_t bytes = bytes_in_layer(layer);
+            std::memcpy(data, layer.data + block * bytes, bytes);
+            data += bytes;
+        }
+}
+
+void Executor::write_blocks(std::span<const int32_t> blocks, const uint8_t* data) {
+    check_blocks(blocks);
+    for (const int32_t block : blocks)
+        for (const KVLayer& layer : layers_) {
+            const size_t bytes = bytes_in_layer(layer);
+            std::memcpy(layer.data + block * bytes, data, bytes);
+            data += bytes;
+        }
+}
+
+void Executor::check_blocks(std::span<const int32_t> blocks) const {
+    for (const int32_t block : blocks)
+        if (block < 0 || block >= blocks_) throw std::invalid_argument("a block id is outside the KV cache");
+}
+
+}  // namespace octavo
