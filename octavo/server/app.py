@@ -13,7 +13,19 @@ from starlette.middleware.cors import CORSMiddleware
 import octavo
 from octavo.observe.metrics import Metrics
 from octavo.observe.stats_line import StatsLine
-from octavo.server import anthropic, chat, completions, health, live, metrics, models, page, pooling, tokens
+from octavo.server import (
+    anthropic,
+    chat,
+    completions,
+    health,
+    live,
+    metrics,
+    models,
+    ollama,
+    page,
+    pooling,
+    tokens,
+)
 from octavo.server.auth import APIKeyMiddleware
 from octavo.server.config import ServerConfig
 from octavo.server.errors import install_error_handlers
@@ -53,7 +65,7 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan)
     app.state.serving = serving
     app.state.live_feed = live.make_feed(serving)
-    for group in (completions, chat, anthropic, models, tokens, pooling, health, metrics):
+    for group in (completions, chat, anthropic, ollama, models, tokens, pooling, health, metrics):
         app.include_router(group.router)
     if not config.disable_page:
         app.include_router(page.router)

@@ -30,6 +30,7 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
 }
 ANTHROPIC_PATH = "/v1/messages"
+OLLAMA_PATH = "/api/"
 
 
 class APIError(Exception):
@@ -93,8 +94,11 @@ def anthropic_error(error: Exception) -> AnthropicErrorBody:
 def error_response(error: Exception, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
     """The response for an error, in the shape of the API that `path` belongs to."""
     body = error_body(error)
-    anthropic = path.startswith(ANTHROPIC_PATH)
-    content = msgspec.json.encode(anthropic_error(error) if anthropic else body)
+    content = msgspec.json.encode(body)
+    if path.startswith(ANTHROPIC_PATH):
+        content = msgspec.json.encode(anthropic_error(error))
+    elif path.startswith(OLLAMA_PATH):
+        content = msgspec.json.encode({"error": body.error.message})
     return Response(content, body.error.code, media_type="application/json", headers=headers)
 
 

@@ -53,11 +53,14 @@ class EventStream(Response):
     An error on the way is sent as an event: the status is out. When the client leaves, `events` is closed.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
-        self, first: bytes, events: AsyncGenerator[bytes, None], failure: Callable[[Exception], bytes]
+        self,
+        first: bytes,
+        events: AsyncGenerator[bytes, None],
+        failure: Callable[[Exception], bytes],
+        media_type: str,
     ) -> None:
+        self.media_type = media_type
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -100,6 +103,7 @@ async def start_stream(
     request: Request,
     events: AsyncGenerator[bytes, None],
     failure: Callable[[Exception], bytes] = failed,
+    media_type: str = "text/event-stream",
 ) -> EventStream:
     """The response for `events`, once the first is there: an error before it has its own HTTP status.
 
@@ -110,4 +114,4 @@ async def start_stream(
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(first, events, failure)
+    return EventStream(first, events, failure, media_type)
