@@ -61,7 +61,7 @@ class Command:
         with self.process.stderr as stderr:
             for line in stderr:
                 self.lines.append(line)
-                if found := re.search(r"serving demo at (http://\S+)/v1", line):
+                if found := re.search(r"serving .+ at (http://\S+)/v1", line):
                     self.url = found.group(1)
                     self._ready.set()
         self._ready.set()

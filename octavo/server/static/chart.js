@@ -4,7 +4,7 @@ import { colours, onThemeChange } from "./colours.js";
 import { el, setText } from "./dom.js";
 
 const PAD = { left: 46, right: 8, top: 10, bottom: 20 };
-const GAP_SECONDS = 3; // Seconds that nobody watched are not joined by a line.
+const GAP_SECONDS = 6; // Seconds that nobody watched are not joined by a line.
 
 export class Chart {
   /**

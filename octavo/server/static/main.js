@@ -5,7 +5,7 @@ import { Chat } from "./chat.js";
 import { assign, themeChanged } from "./colours.js";
 import { $, setText, svg } from "./dom.js";
 import { watch } from "./feed.js";
-import { plural } from "./format.js";
+import { count, plural } from "./format.js";
 import { Grid, readCells } from "./grid.js";
 import { LiveView } from "./live.js";
 import { tip } from "./tip.js";
@@ -139,7 +139,7 @@ const reconnect = watch({
     const held = state.num_blocks - state.num_free;
     setText(
       $("mini-figures"),
-      `${plural(held, "block")} held by ${plural(state.num_running, "sequence")}, ${state.num_known} cached`,
+      `${plural(held, "block")} held by ${plural(state.num_running, "sequence")} · ${count(state.num_known)} cached`,
     );
     live.state(state, cells);
     tree.state(cells);

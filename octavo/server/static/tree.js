@@ -7,7 +7,7 @@ import { count, oneLine, plural } from "./format.js";
 const SHEETS = 12; // Sheets drawn of an edge.
 
 /** Text with what only the template writes set smaller. */
-function words(text) {
+function parts(text) {
   return text
     .split(/(<\|[^|<>]{1,40}\|>|<\/?[a-z_]{1,20}>|\r?\n|\t)/)
     .filter(Boolean)
@@ -100,7 +100,7 @@ export class TreeView {
     for (let index = 0; index < Math.min(node.num_blocks, SHEETS); index += 1) sheets.append(el("span", { class: "sheet" }));
     if (node.num_blocks > SHEETS) sheets.append(el("span", { class: "sheets-more" }, `+${count(node.num_blocks - SHEETS)}`));
     const tokens = node.num_blocks * 16;
-    const words = node.text ? el("q", { class: "words", title: node.text }, ...words(node.text), tokens > 16 ? "…" : "") : null;
+    const words = node.text ? el("q", { class: "words", title: node.text }, ...parts(node.text), tokens > 16 ? "…" : "") : null;
     const holders = node.num_holders ? `held by ${count(node.num_holders)}` : "free, kept";
     const row = el(
       "span",
