@@ -15,21 +15,32 @@ from octavo.sampling_params import SamplingParams
 
 _PROMPTS = (64, 256, 512)
 _BATCHES = (1, 4, 16)
-_CONTEXT = 32
+_CONTEXTS = (32, 256)
 _STEPS = 6
 _ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCost:
-    """The fit that the scheduler makes as well, to steps that were run for the purpose."""
+    """The fit that the scheduler makes as well, to steps that were run for the purpose.
 
-    step_time: StepTime
+    One for sequences that decode and one for prompts, since a pair of a prompt's attention costs less: its
+    keys are read for many queries.
+    """
+
+    decodes: StepTime
+    prompts: StepTime
     ready: EngineReady
 
     def seconds(self, work: StepWork) -> float:
-        """The fit's value."""
-        return self.step_time.seconds(work.num_tokens, work.num_pairs)
+        """A step of prompts or of decodes by its own fit; prompts beside decodes add what they take more."""
+        prompt_tokens, prompt_pairs = work.num_tokens - work.num_decodes, work.num_pairs - work.decode_pairs
+        if not work.num_decodes:
+            return self.prompts.seconds(prompt_tokens, prompt_pairs)
+        seconds = self.decodes.seconds(work.num_decodes, work.decode_pairs)
+        if prompt_tokens:
+            seconds += self.prompts.seconds(prompt_tokens, prompt_pairs) - self.prompts.seconds(0, 0)
+        return seconds
 
 
 def measure(config: EngineConfig, progress: Callable[[str], object]) -> MeasuredCost:
@@ -47,20 +58,22 @@ class _Measurement:
         self._engine = engine
         self._ready = engine.ready()
         self._most_tokens = most_tokens
-        self._fit = StepTime()
         self._count = 0
 
     def run(self, progress: Callable[[str], object]) -> MeasuredCost:
+        decodes, prompts = StepTime(), StepTime()
         for number in range(_ROUNDS + 1):
-            fit = self._fit if number else StepTime()  # The first round only warms up.
+            if number == 1:  # The first round only warmed up.
+                decodes, prompts = StepTime(), StepTime()
             for length in _PROMPTS:
                 if length <= min(self._most_tokens, self._ready.max_model_len - 1):
                     progress(f"timing a prompt of {length} tokens")
-                    self._time_prompt(length, fit)
+                    self._time_prompt(length, prompts)
             for batch in _BATCHES:
                 progress(f"timing a batch of {batch}")
-                self._time_decode(batch, fit)
-        return MeasuredCost(self._fit, self._ready)
+                for context in _CONTEXTS:
+                    self._time_decode(batch, min(context, self._ready.max_model_len // 2), decodes)
+        return MeasuredCost(decodes, prompts, self._ready)
 
     def _time_prompt(self, length: int, fit: StepTime) -> None:
         request_id = self._add(length, None)
@@ -69,15 +82,19 @@ class _Measurement:
         fit.observe(num_tokens, prompt_pairs(num_tokens, 0), stats.step_seconds, with_prompt=True)
         self._engine.abort([request_id])
 
-    def _time_decode(self, batch: int, fit: StepTime) -> None:
-        added = [self._add(_CONTEXT, None) for _ in range(batch)]
+    def _time_decode(self, batch: int, context: int, fit: StepTime) -> None:
+        added = [self._add(context, None) for _ in range(batch)]
         waiting = set(added)
+        num_outputs = 0
         while waiting:
-            waiting -= {output.request_id for output in self._engine.step().outputs}
-        for number in range(_STEPS):
+            outputs = self._engine.step().outputs
+            num_outputs += len(outputs)
+            waiting -= {output.request_id for output in outputs}
+        for _ in range(_STEPS):
             stats = self._engine.step().stats
-            pairs = batch * (_CONTEXT + 2 + number)
-            fit.observe(stats.num_scheduled_tokens, pairs, stats.step_seconds, with_prompt=False)
+            # Each output so far has made its sequence one longer, and the step's token sees itself.
+            fit.observe(batch, batch * context + num_outputs, stats.step_seconds, with_prompt=False)
+            num_outputs += batch
         self._engine.abort(added)
 
     def _add(self, length: int, max_tokens: int | None) -> str:

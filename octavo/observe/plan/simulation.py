@@ -105,8 +105,9 @@ def _arrivals(load: Load, seed: int) -> list[Sequence]:
 
 
 def _work(step: Step) -> StepWork:
-    keys = sum(
+    lengths = [
         sequence.num_computed_tokens + count
         for sequence, count in zip(step.sequences, step.num_new_tokens, strict=True)
-    )
-    return StepWork(step.num_tokens, step.num_pairs, keys)
+    ]
+    decode_pairs = sum(lengths[: step.num_decodes])
+    return StepWork(step.num_tokens, step.num_pairs, sum(lengths), step.num_decodes, decode_pairs)

@@ -18,11 +18,16 @@ ALL_REDUCE_LATENCY = 15e-6
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """Tokens that a step computes, (query, key) pairs of their attention, and keys that are read for it."""
+    """Tokens that a step computes, (query, key) pairs of their attention, and keys that are read for it.
+
+    `num_decodes` and `decode_pairs` are the part of the sequences that decode.
+    """
 
     num_tokens: int
     num_pairs: int
     num_keys: int
+    num_decodes: int = 0
+    decode_pairs: int = 0
 
 
 class StepCost(Protocol):

@@ -48,8 +48,8 @@ def test_one_request_by_hand() -> None:
     assert cost.steps == [
         StepWork(64, 64 * 65 // 2, 64),
         StepWork(36, 36 * 64 + 36 * 37 // 2, 100),
-        StepWork(1, 101, 101),
-        StepWork(1, 102, 102),
+        StepWork(1, 101, 101, 1, 101),
+        StepWork(1, 102, 102, 1, 102),
     ]
     assert outcome.ttft == [2.0]
     assert outcome.gaps == [1.0, 1.0]
