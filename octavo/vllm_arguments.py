@@ -28,7 +28,6 @@ ONLY_AT: dict[str, tuple[tuple[Any, ...], str]] = {
     "data_parallel_size": ((1,), "start several servers instead"),
     "distributed_executor_backend": ((None,), "the model runs in one process"),
     "trust_remote_code": ((False,), "code that comes with a checkpoint is never run"),
-    "quantization": ((None,), "a checkpoint runs in the quantisation that it is stored in"),
     "load_format": (("auto",), "GGUF and safetensors are told apart by themselves"),
     "revision": ((None,), "models are read from this machine"),
     "tokenizer_revision": ((None,), "models are read from this machine"),

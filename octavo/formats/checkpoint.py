@@ -26,15 +26,25 @@ class Checkpoint(Protocol):
         ...
 
 
-def open_checkpoint(path: Path) -> GGUFFile | SafetensorsDirectory:
-    """A GGUF file, or a Hugging Face directory with config.json.
+def open_checkpoint(path: Path, quantization: str | None = None) -> GGUFFile | SafetensorsDirectory:
+    """A GGUF file, or a Hugging Face directory with config.json, quantised or not.
 
+    `quantization` is checked against what the checkpoint says of itself, and believed where it says nothing.
     Raises ValueError, of one line and naming `path`, when it is neither or not sound.
     """
     if not path.is_dir():
+        if quantization not in (None, "gguf"):
+            raise ValueError(
+                f"quantization (--quantization) is {quantization}, but {path} is a GGUF file, whose tensors "
+                "say how they are quantised; leave it out"
+            )
         return GGUFFile(path)
-    if (path / "config.json").is_file():
-        return SafetensorsDirectory(path)
-    raise ValueError(
-        f"{path}: the directory has no config.json; give a Hugging Face directory or a GGUF file"
-    )
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path}: the directory has no config.json; give a Hugging Face directory or a GGUF file"
+        )
+    if quantization == "gguf":
+        raise ValueError(f"quantization (--quantization) is gguf, but {path} is a Hugging Face directory")
+    from octavo.formats.quantised.choose import quantised
+
+    return quantised(SafetensorsDirectory(path), quantization)

@@ -16,13 +16,13 @@ class Groups:
     """Rows of a weight, taken apart: value = scale * (code - zero) + minimum.
 
     `codes` are `[rows, groups, size]`: int8, or uint8 where there are zeros or minimums, or float32 for a
-    format that has a table of floats. `scales` and `minimums` are float32 `[rows, groups]`, `zeros` uint8.
+    format that has a table of floats. `scales` and `minimums` are float32 `[rows, groups]`, `zeros` integers.
     A format has zeros or minimums or none, never both.
     """
 
     codes: NDArray[Any]
     scales: Floats
-    zeros: NDArray[np.uint8] | None = None
+    zeros: NDArray[np.integer[Any]] | None = None
     minimums: Floats | None = None
 
     def values(self) -> Floats:

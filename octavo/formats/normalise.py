@@ -94,9 +94,7 @@ def _pack_q8_0(groups: Groups) -> NDArray[np.uint8] | None:
 
 
 def _pack_q4_0(groups: Groups) -> NDArray[np.uint8] | None:
-    """Signed codes, or unsigned ones with zero points of 8."""
-    codes = groups.codes if groups.zeros is not None else (groups.codes + np.int8(8)).view(np.uint8)
-    return _records(groups, [groups.scales], _nibble_pairs(codes))
+    return _records(groups, [groups.scales], _nibble_pairs((groups.codes + np.int8(8)).view(np.uint8)))
 
 
 def _pack_q4_1(groups: Groups) -> NDArray[np.uint8] | None:
@@ -145,7 +143,7 @@ def _halves(values: Floats) -> NDArray[np.uint8] | None:
     """
     largest = np.abs(values).max()
     with np.errstate(over="ignore", invalid="ignore"):
-        halves = values.astype(np.float16)
+        halves = values.astype(np.float16, order="C")
     if not _SMALLEST <= largest <= _LARGEST and not np.array_equal(halves, values):
         return None
     return halves.view(np.uint8)

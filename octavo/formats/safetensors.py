@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from collections.abc import KeysView
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,7 +18,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from octavo.formats.mapped import map_file
+from octavo.formats.raw_array import DTYPES, RawArray
 from octavo.formats.tensor import Encoding, Tensor
+from octavo.formats.weight import Weight
 
 MAX_JSON_BYTES = 100 << 20
 """Largest JSON that is read: the bound of the safetensors library for a header."""
@@ -48,28 +51,45 @@ class SafetensorsFile:
 
         Raises ValueError when the file has none of that name, or its dtype is not F32, F16 or BF16.
         """
-        entry = self._header.get(name)
-        if not isinstance(entry, dict):
-            raise ValueError(f"{self.path}: there is no tensor {name!r}")
-        dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+        dtype, shape, begin, end = self._entry(name)
         if dtype not in ("F32", "F16", "BF16"):
             raise ValueError(
                 f"{self.path}: tensor {name!r} has dtype {dtype!r:.40}; octavo reads F32, F16 and BF16"
             )
+        if not shape or 0 in shape:
+            raise ValueError(f"{self.path}: tensor {name!r} has shape {shape!r:.80}")
+        return Tensor(shape, Encoding[dtype], np.frombuffer(self._map, np.uint8, end - begin, begin))
+
+    def array(self, name: str) -> RawArray:
+        """The tensor `name` in its own dtype, a view of the mapped file; raises ValueError as `tensor`."""
+        dtype, shape, begin, end = self._entry(name)
+        numpy_type = np.dtype(DTYPES[dtype])
+        values = np.frombuffer(self._map, numpy_type, (end - begin) // numpy_type.itemsize, begin)
+        return RawArray(dtype, values.reshape(shape))
+
+    def _entry(self, name: str) -> tuple[str, tuple[int, ...], int, int]:
+        """The dtype, shape, and first and last byte in the file of `name`, once they are known to agree."""
+        entry = self._header.get(name)
+        if not isinstance(entry, dict):
+            raise ValueError(f"{self.path}: there is no tensor {name!r}")
+        dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise ValueError(
+                f"{self.path}: tensor {name!r} has dtype {dtype!r:.40}; octavo reads {', '.join(DTYPES)}"
+            )
         if (
-            not (_are_sizes(shape) and 1 <= len(shape) <= 8 and 0 not in shape)
+            not (_are_sizes(shape) and len(shape) <= 8)
             or not (_are_sizes(offsets) and len(offsets) == 2)
         ):  # fmt: skip
             raise ValueError(f"{self.path}: tensor {name!r} has shape {shape!r:.80} at bytes {offsets!r:.80}")
-        encoding, (begin, end) = Encoding[dtype], offsets
-        if end - begin != math.prod(shape) * encoding.group_bytes:
+        begin, end = offsets
+        if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
             raise ValueError(
                 f"{self.path}: tensor {name!r} of shape {shape!r:.80} does not take {end - begin} bytes"
             )
         if self._start + end > len(self._map):
             raise ValueError(f"{self.path}: tensor {name!r} goes past the end; is the download complete?")
-        data = np.frombuffer(self._map, np.uint8, end - begin, self._start + begin)
-        return Tensor(tuple(shape), encoding, data)
+        return dtype, tuple(shape), self._start + begin, self._start + end
 
 
 class SafetensorsDirectory:
@@ -91,12 +111,19 @@ class SafetensorsDirectory:
         """The tensors' names, over all shards."""
         return self._by_name().keys()
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Weight:
         """The tensor `name`, a view of its mapped shard. Raises ValueError as `SafetensorsFile.tensor`."""
+        return self._file_of(name).tensor(name)
+
+    def array(self, name: str) -> RawArray:
+        """The tensor `name` in its own dtype. Raises ValueError as `SafetensorsFile.array`."""
+        return self._file_of(name).array(name)
+
+    def _file_of(self, name: str) -> SafetensorsFile:
         file = self._by_name().get(name)
         if file is None:
             raise ValueError(f"{self.path}: there is no tensor {name!r}")
-        return file.tensor(name)
+        return file
 
     def _by_name(self) -> dict[str, SafetensorsFile]:
         """The file of each tensor."""
@@ -135,7 +162,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in the file `path`. Raises ValueError naming it when there is none."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_JSON_BYTES + 1)
+            # A buffer of the most that is allowed would be taken before the first byte is read.
+            text = file.read(min(os.fstat(file.fileno()).st_size, MAX_JSON_BYTES) + 1)
     except OSError as error:
         raise ValueError(f"{path}: cannot read: {error.strerror}") from error
     if len(text) > MAX_JSON_BYTES:

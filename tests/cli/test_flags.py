@@ -107,7 +107,6 @@ def test_flags_of_vllm_that_change_nothing_here_are_accepted() -> None:
     ("arguments", "says"),
     [
         (["--tensor-parallel-size", "4"], "tensor_parallel_size=4 does not work here"),
-        (["--quantization", "awq"], "the quantisation that it is stored in"),
         (["--trust-remote-code"], "never run"),
         (["--speculative-config", '{"model": "x"}'], "not supported yet"),
     ],

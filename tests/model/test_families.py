@@ -136,7 +136,7 @@ def test_qwen_windows(tmp_path, architecture, changes, windows):
         ),
         ({"architectures": None}, "architectures is 'None'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config asks for 'awq'"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config.quant_method is 'hqq'"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": "64"}, "hidden_size must be an integer"),
         ({"hidden_size": 10**12}, "hidden_size must be an integer from 1 to"),

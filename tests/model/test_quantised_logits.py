@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from support import quantised_checkpoints as write
 from support.batches import run_schedule
 from support.tiny_models import expected_logits, read_gguf, write_gguf
 
@@ -55,3 +56,34 @@ def test_gguf_types(kind, tiny_model, tmp_path, backend, compile_model):
     write_gguf(model, path, GGMLQuantizationType[kind])
     dequantised = expected_logits(read_gguf(path), TOKENS)
     check(path, dequantised, expected_logits(model, TOKENS), backend, compile_model)
+
+
+FP8_BLOCK = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+INT4_GROUPS = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": False}
+INT8_ROWS = {"num_bits": 8, "type": "int", "strategy": "channel"}
+CHECKPOINTS = {
+    "awq": ({"quant_method": "awq", "bits": 4}, lambda: write.awq(64)),
+    "gptq": ({"quant_method": "gptq", "bits": 4}, write.gptq),
+    "gptq-act-order": ({"quant_method": "gptq", "bits": 4}, lambda: write.gptq(act_order=True)),
+    "gptq-8": ({"quant_method": "gptq", "bits": 8}, lambda: write.gptq(8, 64)),
+    "w8a8": (
+        write.compressed_tensors_config("int-quantized", **INT8_ROWS),
+        lambda: write.compressed_tensors("int-quantized", **INT8_ROWS),
+    ),
+    "w4a16": (
+        write.compressed_tensors_config("pack-quantized", **INT4_GROUPS),
+        lambda: write.compressed_tensors("pack-quantized", **INT4_GROUPS),
+    ),
+    "fp8-block": (FP8_BLOCK, lambda: write.float8("block")),
+    "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, lambda: write.bitsandbytes("nf4")),
+    "mxfp4": ({"quant_method": "mxfp4"}, lambda: write.mxfp4),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_hugging_face_methods(name, tiny_model, tmp_path, backend, compile_model):
+    model, (config, writer) = tiny_model("llama-wide").model, CHECKPOINTS[name]
+    dequantised = write.write_checkpoint(model, tmp_path, writer(), config)
+    check(
+        tmp_path, expected_logits(dequantised, TOKENS), expected_logits(model, TOKENS), backend, compile_model
+    )

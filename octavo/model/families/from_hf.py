@@ -12,9 +12,6 @@ def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
 
     Raises ValueError naming a field that is missing, out of bounds, or asks for what octavo does not have.
     """
-    if "quantization_config" in config:
-        method = config.group("quantization_config").get("quant_method")
-        raise config.error("quantization_config", f"asks for {method!r}, which octavo does not read")
     if (activation := config.text("hidden_act", "silu")) != "silu":
         raise config.error("hidden_act", f"is {activation!r}; octavo has silu")
     hidden_size, num_heads = config.size("hidden_size"), config.size("num_attention_heads")

@@ -1,0 +1,62 @@
+"""Which method a Hugging Face checkpoint is quantised by: what it says, checked against what is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.formats.quantised.awq import AWQ
+from octavo.formats.quantised.bitsandbytes import BITSANDBYTES
+from octavo.formats.quantised.compressed_tensors import COMPRESSED_TENSORS
+from octavo.formats.quantised.directory import QuantisedDirectory
+from octavo.formats.quantised.float8 import FP8
+from octavo.formats.quantised.gptq import GPTQ
+from octavo.formats.quantised.mxfp4 import MXFP4
+from octavo.formats.safetensors import SafetensorsDirectory, read_json
+from octavo.model.fields import Fields
+
+METHODS = {each.name: each for each in (AWQ, GPTQ, COMPRESSED_TENSORS, FP8, BITSANDBYTES, MXFP4)}
+
+_SAME_AS = {"fbgemm_fp8": "fp8"}
+_OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Where earlier versions of AutoGPTQ and AutoAWQ put what is now in config.json."""
+
+
+def quantised(directory: SafetensorsDirectory, requested: str | None) -> SafetensorsDirectory:
+    """`directory` as its quantization_config says, or as `requested` where it says nothing; else itself.
+
+    Raises ValueError when the two differ, and for a method or settings that octavo does not read.
+    """
+    stated, settings = _stated(directory)
+    if stated is not None and requested not in (None, stated):
+        raise ValueError(
+            f"quantization (--quantization) is {requested}, but {directory.path} is quantised by {stated}; "
+            f"leave it out or give {stated}"
+        )
+    name = stated or requested
+    if name is None:
+        return directory
+    if name not in METHODS:
+        raise ValueError(
+            f"{directory.path}: quantization_config.quant_method is {name!r:.80}; "
+            f"octavo reads {', '.join(METHODS)}"
+        )
+    fields = Fields({"quantization_config": settings}).group("quantization_config")
+    return QuantisedDirectory(directory.path, METHODS[name], fields)
+
+
+def _stated(directory: SafetensorsDirectory) -> tuple[str | None, dict[str, Any]]:
+    """The method and the settings that the checkpoint gives itself."""
+    settings = directory.config.get("quantization_config", directory.config.get("compression_config"))
+    if settings is None:
+        for file, name in _OWN_FILES.items():
+            if (directory.path / file).is_file():
+                return name, read_json(directory.path / file)
+        return None, {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{directory.path}: quantization_config must be an object, got {settings!r:.80}")
+    method: Any = settings.get("quant_method", "compressed-tensors" if "config_groups" in settings else None)
+    if not isinstance(method, str):
+        raise ValueError(
+            f"{directory.path}: quantization_config.quant_method must be a name, got {method!r:.80}"
+        )
+    return _SAME_AS.get(method, method), settings
