@@ -17,7 +17,7 @@ from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.progress import JobProgress
-from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_text
+from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_policy_takes, check_text
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from octavo.vllm_arguments import engine_config
@@ -40,6 +40,7 @@ class LLM:
         config = engine_config(model, arguments)
         path = resolve_model(config.model)
         config.model = str(path)
+        self._policy = config.scheduling_policy
         info = read_model_info(path)
         self._sampling_defaults = sampling_defaults(info.sampling, config)
         self._tokenizer = load_tokenizer(path, config.tokenizer)
@@ -75,6 +76,8 @@ class LLM:
         params = _one_each(sampling_params, len(listed))
         if priority is not None and len(priority) != len(listed):
             raise ValueError(f"priority has {len(priority)} entries for {len(listed)} prompts")
+        for rank in priority or ():
+            check_policy_takes(rank, self._policy)
         requests = [
             self._requests.build(prompt, each, str(next(self._ids)), priority=rank)
             for prompt, each, rank in zip(

@@ -18,9 +18,9 @@ class Logprob:
 class CompletionOutput:
     """One of the `n` completions of a request.
 
-    `finish_reason` is None while it runs, then "stop", "length" or "abort". `stop_reason` is the stop
-    string or stop token id that ended it, None for the end-of-sequence token. `logprobs` holds for each
-    token the sampled token and the most likely ones.
+    `finish_reason` is None while it runs, then "stop", "length", "abort" or "timeout". `stop_reason` is the
+    stop string or stop token id that ended it, None for the end-of-sequence token. `logprobs` holds for
+    each token the sampled token and the most likely ones.
     """
 
     index: int

@@ -47,6 +47,7 @@ class Request:
     arrival_time: float
     priority: int = 0
     cache_salt: str = ""
+    user: str = ""
 
 
 class RequestBuilder:
@@ -77,6 +78,7 @@ class RequestBuilder:
         *,
         priority: int = 0,
         cache_salt: str = "",
+        user: str = "",
     ) -> Request:
         """The request for `prompt`, with parameters of its own.
 
@@ -87,6 +89,7 @@ class RequestBuilder:
         text, token_ids, salt = self._read(prompt)
         check_text("request_id", request_id)
         check_text("cache_salt", cache_salt or salt)
+        check_text("user", user)
         if text is not None:
             check_text("prompt", text)
         if token_ids is None:
@@ -123,6 +126,7 @@ class RequestBuilder:
             arrival_time=time.monotonic(),
             priority=priority,
             cache_salt=cache_salt or salt,
+            user=user,
         )
 
     def _read(self, prompt: Prompt) -> tuple[str | None, list[int] | None, str]:
@@ -155,6 +159,15 @@ class RequestBuilder:
             return self._params_decoder.decode(self._params_encoder.encode(params))
         except (msgspec.MsgspecError, TypeError, OverflowError) as error:
             raise ValueError(f"sampling_params: {error}") from error
+
+
+def check_policy_takes(priority: int, policy: str) -> None:
+    """Raise ValueError for a priority other than 0 where requests are served first come, first served."""
+    if priority and policy == "fcfs":
+        raise ValueError(
+            f"priority is {priority}, which needs --scheduling-policy priority (or fair, for the order of a "
+            "user's own requests); this engine serves first come, first served"
+        )
 
 
 def check_text(name: str, value: str) -> None:

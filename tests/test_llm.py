@@ -119,6 +119,9 @@ def test_priority_goes_to_the_engine(llm: LLM, engine: FakeEngine, monkeypatch: 
     seen = []
     add = engine.add
     monkeypatch.setattr(engine, "add", lambda request: (seen.append(request.priority), add(request)))
+    with pytest.raises(ValueError, match="--scheduling-policy priority"):
+        llm.generate(["a", "b"], priority=[0, -1])
+    monkeypatch.setattr(llm, "_policy", "priority")
     llm.generate(["a", "b"], priority=[5, -1])
     assert seen == [5, -1]
     with pytest.raises(ValueError, match="priority has 1 entries for 2 prompts"):

@@ -36,7 +36,7 @@ from octavo.engine.suspects import Suspects
 from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
 from octavo.outputs import RequestOutput
-from octavo.request import Prompt, RequestBuilder
+from octavo.request import Prompt, RequestBuilder, check_policy_takes
 from octavo.sampling_params import SamplingParams
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -48,10 +48,11 @@ _log = logging.getLogger(__name__)
 class Mailbox:
     """Where a stream waits for news of its request. Holds no outputs: they are made when they are taken."""
 
-    __slots__ = ("error", "state", "waiter")
+    __slots__ = ("error", "on_first_token", "state", "waiter")
 
-    def __init__(self, state: RequestState) -> None:
+    def __init__(self, state: RequestState, on_first_token: Callable[[], None] | None) -> None:
         self.state = state
+        self.on_first_token = on_first_token
         self.error: str | None = None
         self.waiter: asyncio.Future[None] | None = None
 
@@ -151,18 +152,24 @@ class AsyncEngine:
         *,
         priority: int = 0,
         cache_salt: str = "",
+        user: str = "",
+        on_first_token: Callable[[], None] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run a request; yields its outputs, the last one with `finished` set.
 
         A reader that is slow gets what it missed in one output. Closing or cancelling the generator aborts
-        the request and frees its blocks. At the first step raises ValueError for a request that can not
-        run; EngineDeadError when the engine is gone for good.
+        the request and frees its blocks. `user` is whose share it takes where shares are fair;
+        `on_first_token` is called when that is there, taken or not. At the first step raises ValueError for
+        a request that can not run; EngineDeadError when the engine is gone for good.
         """
         if self._dead is not None:
             raise EngineDeadError(self._dead)
-        request = self._requests.build(prompt, params, request_id, priority=priority, cache_salt=cache_salt)
+        check_policy_takes(priority, self.config.scheduling_policy)
+        request = self._requests.build(
+            prompt, params, request_id, priority=priority, cache_salt=cache_salt, user=user
+        )
         state, messages = self._processor.add(request)
-        mailbox = self._mailboxes[request_id] = Mailbox(state)
+        mailbox = self._mailboxes[request_id] = Mailbox(state, on_first_token)
         self._send(messages)
         try:
             while True:
@@ -179,9 +186,9 @@ class AsyncEngine:
             if not state.finished:
                 self.abort(request_id)
 
-    def abort(self, request_id: str) -> None:
-        """End a request with finish reason "abort"; ignores one that is not open."""
-        self._abort([request_id])
+    def abort(self, request_id: str, reason: str = "abort") -> None:
+        """End a request with that finish reason; ignores one that is not open."""
+        self._tell(*self._processor.abort([request_id], reason))
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no sequence holds."""
@@ -273,6 +280,9 @@ class AsyncEngine:
         for state in states:
             mailboxes, request_id = self._mailboxes, state.request.request_id
             mailbox = mailboxes.pop(request_id) if state.finished else mailboxes[request_id]
+            if mailbox.on_first_token is not None and state.metrics.first_token_time is not None:
+                mailbox.on_first_token()
+                mailbox.on_first_token = None
             mailbox.wake()
 
     def _on_lost(self, reason: str, crashed: bool) -> None:

@@ -257,8 +257,8 @@ class OutputProcessor:
             states[state.request.request_id] = state
         return list(states.values()), aborts
 
-    def abort(self, request_ids: list[str]) -> tuple[list[RequestState], list[str]]:
-        """End requests with finish reason "abort"; returns their states and the sequences to abort.
+    def abort(self, request_ids: list[str], reason: str = "abort") -> tuple[list[RequestState], list[str]]:
+        """End requests with that finish reason; returns their states and the sequences to abort.
 
         Ids of requests that are not open are ignored.
         """
@@ -270,7 +270,7 @@ class OutputProcessor:
                 continue
             for child in state.children:
                 if child.reason is None:
-                    child.finish("abort")
+                    child.finish(reason)
                     sequence_ids.append(child.sequence_id)
                     self._close(state, child, now)
             states.append(state)
@@ -289,6 +289,7 @@ class OutputProcessor:
                 output_token_ids=list(child.token_ids),
                 priority=request.priority,
                 cache_salt=request.cache_salt,
+                user=request.user,
             )
             for child in state.children
             if child.reason is None

@@ -26,7 +26,7 @@ from octavo.observe.histogram import Histogram
 from octavo.observe.other_names import OtherNames
 
 LABELS = ("model_name", "engine")
-FINISH_REASONS = ("stop", "length", "abort", "error")
+FINISH_REASONS = ("stop", "length", "abort", "error", "timeout")
 ERROR = "error"
 
 Family = TypeVar("Family", Gauge, Counter)

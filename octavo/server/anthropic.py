@@ -137,7 +137,8 @@ async def create_message(request: Request) -> Response:
     body.check()
     model = serving.check_model(body.model)
     response_id = serving.response_id("msg", request, None)
-    generation = await chat_generation(serving, body.chat(), response_id)
+    question = body.chat()
+    generation = await chat_generation(serving, question, response_id, serving.user(request, question.user))
     answer = AnswerMessage(
         id=response_id, model=model, content=[], usage=_usage(UsageCount(generation.prompts))
     )

@@ -26,6 +26,7 @@ from octavo.server import (
     pooling,
     tokens,
 )
+from octavo.server.admission import Admission
 from octavo.server.auth import APIKeyMiddleware
 from octavo.server.config import ServerConfig
 from octavo.server.errors import install_error_handlers
@@ -52,6 +53,11 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         model_path=model or DEMO_NAME,
         chat_template=config.read_chat_template(),
         created=now(),
+        admission=Admission(
+            None if engine.config.target_ttft is None else engine.config.target_ttft / 1000,
+            config.max_waiting,
+            engine.config.scheduling_policy,
+        ),
     )
     serving.metrics.watch(engine)
     engine.on_step = serving.metrics.on_step

@@ -36,12 +36,17 @@ class APIKeyMiddleware:
         await self._app(scope, receive, send)
 
     def _allows(self, headers: Headers) -> bool:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if "x-api-key" in headers:  # as Anthropic's clients send it
-            scheme, token = "bearer", headers["x-api-key"]
-        given = _digest(token.strip())
+        given = _digest(api_key(headers))
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        return any(matches)
+
+
+def api_key(headers: Headers) -> str:
+    """The key that a request carries, "" without one."""
+    if "x-api-key" in headers:  # as Anthropic's clients send it
+        return headers["x-api-key"].strip()
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _digest(key: str) -> bytes:

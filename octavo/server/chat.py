@@ -37,9 +37,8 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read_body(request, ChatCompletionRequest, serving.config.max_request_bytes)
     body.check()
     model = serving.check_model(body.model)
-    generation = await chat_generation(
-        serving, body, serving.response_id("chatcmpl", request, body.request_id)
-    )
+    response_id = serving.response_id("chatcmpl", request, body.request_id)
+    generation = await chat_generation(serving, body, response_id, serving.user(request, body.user))
     if body.stream:
         return await start_stream(request, _stream(serving, body, model, generation))
     return json_response(await while_connected(request.receive, _complete(serving, body, model, generation)))

@@ -18,8 +18,13 @@ async def chat_prompt(serving: Serving, body: ChatCompletionRequest) -> Prompt:
     return Prompt(token_ids, text)
 
 
-async def chat_generation(serving: Serving, body: ChatCompletionRequest, response_id: str) -> Generation:
-    """What answers a conversation; raises APIError for one that can not be, before anything runs."""
+async def chat_generation(
+    serving: Serving, body: ChatCompletionRequest, response_id: str, user: str
+) -> Generation:
+    """What answers a conversation; raises APIError for one that can not be, before anything runs.
+
+    `user` is whose share it takes where shares are fair.
+    """
     max_tokens, max_tokens_param = body.max_tokens, "max_tokens"
     if body.max_completion_tokens is not None:
         max_tokens, max_tokens_param = body.max_completion_tokens, "max_completion_tokens"
@@ -48,4 +53,6 @@ async def chat_generation(serving: Serving, body: ChatCompletionRequest, respons
         params=[body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)],
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        user=user,
+        timeout=serving.timeout(body.timeout),
     )

@@ -33,13 +33,14 @@ async def create_completion(request: Request) -> Response:
     body = await read_body(request, CompletionRequest, serving.config.max_request_bytes)
     body.check()
     model = serving.check_model(body.model)
-    generation = await _prepare(serving, body, serving.response_id("cmpl", request, body.request_id))
+    response_id = serving.response_id("cmpl", request, body.request_id)
+    generation = await _prepare(serving, body, response_id, serving.user(request, body.user))
     if body.stream:
         return await start_stream(request, _stream(serving, body, model, generation))
     return json_response(await while_connected(request.receive, _complete(serving, body, model, generation)))
 
 
-async def _prepare(serving: Serving, body: CompletionRequest, response_id: str) -> Generation:
+async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, user: str) -> Generation:
     # max_tokens=0 with echo scores the prompt; the engine makes at least one token, which is dropped.
     max_tokens = 1 if body.echo and body.max_tokens == 0 else body.max_tokens
     defaults = serving.engine.sampling_defaults
@@ -62,6 +63,8 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str) 
         params=[_params(body, defaults, limit) for limit in limits],
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        user=user,
+        timeout=serving.timeout(body.timeout),
     )
 
 

@@ -21,6 +21,21 @@ class ServerConfig:
     max_request_bytes: int = setting(
         32 << 20, "Largest request body; a larger one gets 413.", "Server", unit="bytes", low=1024
     )
+    max_waiting: int | None = setting(
+        None,
+        "Most prompts that may wait for their first token; a request that finds so many is refused with 429 "
+        "and Retry-After. Default: no bound.",
+        "Server",
+        low=1,
+    )
+    request_timeout: float | None = setting(
+        None,
+        "Longest that a request may take; its `timeout` field can ask for less. One that has no token by "
+        'then is answered with 504, one that has ends with finish_reason "timeout". Default: no limit.',
+        "Server",
+        unit="seconds",
+        low=0.001,
+    )
     shutdown_timeout: int = setting(
         30,
         "How long open requests may go on after SIGTERM or Ctrl-C before they are cut off.",

@@ -19,6 +19,7 @@ _TYPES = {
     415: "UnsupportedMediaTypeError",
     429: "RateLimitError",
     503: "ServiceUnavailableError",
+    504: "TimeoutError",
 }
 
 _ANTHROPIC_TYPES = {
@@ -34,13 +35,20 @@ OLLAMA_PATH = "/api/"
 
 
 class APIError(Exception):
-    """An error to answer with: its HTTP status, one line for a human, and the field it is about."""
+    """An error to answer with: its HTTP status, one line for a human, the field it is about, headers."""
 
-    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
+        self.headers = headers
 
 
 class ClientDisconnectedError(Exception):
@@ -131,7 +139,8 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(APIError(error.status_code, message), error.headers, _path(request))
 
     async def api_error(request: Request, error: Exception) -> Response:
-        return error_response(error, path=_path(request))
+        assert isinstance(error, APIError)
+        return error_response(error, error.headers, _path(request))
 
     async def fault(request: Request, error: Exception) -> Response:
         # The framework raises it again for the log, and the HTTP server then closes the connection.

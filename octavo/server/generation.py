@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from octavo.engine.async_engine import EngineDeadError
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
+from octavo.server.admission import Ticket
 from octavo.server.errors import APIError, bad_input
 from octavo.server.prompts import Prompt
 from octavo.server.protocol import SAMPLING_FIELDS
@@ -19,6 +20,9 @@ from octavo.server.responses import PromptTokensDetails, Usage
 from octavo.server.serving import Serving
 
 T = TypeVar("T")
+
+ENGINE_FIELDS = (*SAMPLING_FIELDS, "priority")
+"""Fields that the engine's errors may be about."""
 
 
 @dataclass(slots=True)
@@ -30,32 +34,52 @@ class Generation:
     params: list[SamplingParams]
     priority: int
     cache_salt: str
+    user: str = ""
+    timeout: float | None = None
+    """Seconds from when it runs; then what it has is all."""
 
     async def run(self, serving: Serving) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """The outputs of all prompts as they come, each with its prompt's index.
 
-        Closing it aborts what is not finished. Raises APIError when the engine refuses or fails.
+        Closing it aborts what is not finished. Raises APIError when the server is too busy to take it, the
+        engine refuses or fails, or time is over before the only prompt has a token.
         """
-        streams = [self._run_one(serving, index) for index in range(len(self.prompts))]
-        async with aclosing(merge(streams)) as outputs:
-            async for output in outputs:
-                yield output
+        lengths = [len(prompt.token_ids) for prompt in self.prompts]
+        tickets = serving.admission.enter(lengths, self.priority, self.user)
+        try:
+            streams = [self._run_one(serving, index, ticket) for index, ticket in enumerate(tickets)]
+            async with aclosing(merge(streams)) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            for ticket in tickets:
+                ticket.leave()
 
-    async def _run_one(self, serving: Serving, index: int) -> AsyncGenerator[RequestOutput, None]:
+    async def _run_one(
+        self, serving: Serving, index: int, ticket: Ticket
+    ) -> AsyncGenerator[RequestOutput, None]:
         params = self.params[index]
         timer = RequestTimer(serving.metrics, params.n, params.max_tokens)
+        engine_id = serving.engine_id(self.response_id)
         outputs = serving.engine.generate(
             self.prompts[index].token_ids,
             params,
-            serving.engine_id(self.response_id),
+            engine_id,
             priority=self.priority,
             cache_salt=self.cache_salt,
+            user=self.user,
+            on_first_token=ticket.started,
         )
+        has_token = False
         try:
-            with bad_input(SAMPLING_FIELDS):
+            with bad_input(ENGINE_FIELDS), self._time_limit(serving, engine_id):
                 async with aclosing(outputs):
                     async for output in outputs:
                         timer.update(output)
+                        if any(each.token_ids for each in output.outputs):
+                            has_token = True
+                        elif not has_token and output.finished and len(self.prompts) == 1:
+                            self._check_in_time(output)
                         yield output
         except APIError:
             raise
@@ -68,6 +92,24 @@ class Generation:
                 raise APIError(503, f"the engine is down: {error}") from error
             raise
         timer.end()
+
+    @contextmanager
+    def _time_limit(self, serving: Serving, engine_id: str) -> Iterator[None]:
+        """End the request when its time is over."""
+        if self.timeout is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(self.timeout, serving.engine.abort, engine_id, "timeout")
+        try:
+            yield
+        finally:
+            handle.cancel()
+
+    def _check_in_time(self, output: RequestOutput) -> None:
+        """Raise APIError for a request that ended without a token because its time was over."""
+        if any(each.finish_reason == "timeout" for each in output.outputs):
+            raise APIError(504, f"timeout: there was no token within {self.timeout:g} s", "timeout")
 
 
 class UsageCount:

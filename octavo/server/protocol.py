@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer
+from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer, check_number
 from octavo.server.errors import APIError, bad_input
 
 MAX_ID_CHARS = 256
 MAX_PRIORITY = 2**31 - 1
+MAX_TIMEOUT = 7 * 24 * 3600.0
 
 SAMPLING_FIELDS = (
     "n",
@@ -86,9 +87,10 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     priority: int | None = None
     cache_salt: str | None = None
     request_id: str | None = None
+    user: str | None = None
+    timeout: float | None = None
 
     # No effect here, and none on what is generated.
-    user: str | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -130,6 +132,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         with bad_input(self.__struct_fields__):
             if self.priority is not None:
                 check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+            if self.timeout is not None:
+                check_number("timeout", self.timeout, 0.001, MAX_TIMEOUT)
             if self.truncate_prompt_tokens not in (None, -1):
                 check_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, 2**31 - 1)
 

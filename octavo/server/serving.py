@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from octavo.observe import logs
 from octavo.observe.metrics import Metrics
+from octavo.server.admission import Admission
+from octavo.server.auth import api_key
 from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError
 
@@ -29,6 +32,7 @@ class Serving:
     model_path: str
     chat_template: str | None
     created: int
+    admission: Admission
     _count: int = field(default=0, init=False)
 
     def check_model(self, name: str | None) -> str:
@@ -48,6 +52,23 @@ class Serving:
         name = given or request.headers.get("x-request-id", "")[:256] or uuid.uuid4().hex
         logs.request_id.set(name)
         return f"{kind}-{name}"
+
+    def user(self, request: Request, given: str | None) -> str:
+        """Whose share a request takes where shares are fair.
+
+        Its API key's if the server has several, else that of its `user` field. The key itself goes nowhere,
+        a digest stands for it.
+        """
+        if len(self.config.api_key) > 1:
+            return sha256(api_key(request.headers).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return given or ""
+
+    def timeout(self, given: float | None) -> float | None:
+        """How long a request may take, in seconds: what it asks for, and no more than the server allows."""
+        allowed = self.config.request_timeout
+        if given is None or allowed is None:
+            return allowed if given is None else given
+        return min(given, allowed)
 
     def engine_id(self, response_id: str) -> str:
         """A request id for the engine, of which there is never a second, whatever clients choose."""

@@ -61,7 +61,7 @@ COUNTERS = {
     "prompt_tokens_cached": {},
     "prompt_tokens_recomputed": {},
     "generation_tokens": {},
-    "request_success": {"finished_reason": {"stop", "length", "abort", "error"}},
+    "request_success": {"finished_reason": {"stop", "length", "abort", "error", "timeout"}},
 }
 HISTOGRAMS = {
     "iteration_tokens_total": [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384],

@@ -196,7 +196,7 @@ def test_prompt_logprobs_by_token_id(server: LiveServer) -> None:
     assert second["98"]["logprob"] < 0
 
 
-def test_parameters_reach_the_engine(server: LiveServer) -> None:
+def test_parameters_reach_the_engine(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "top_k": 7,
         "min_p": 0.1,
@@ -215,6 +215,7 @@ def test_parameters_reach_the_engine(server: LiveServer) -> None:
         "frequency_penalty": -0.5,
     }
     body = {**ARGUMENTS, **given, "priority": -3, "cache_salt": "s", "request_id": "mine"}
+    monkeypatch.setattr(server.engine.config, "scheduling_policy", "priority")
     response = server.http.post("/v1/completions", json=body)
     assert response.status_code == 200, response.text
     assert response.json()["id"] == "cmpl-mine"
