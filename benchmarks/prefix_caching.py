@@ -1,9 +1,9 @@
-"""What prefix caching gives when requests begin alike: throughput and time to the first token, on against off.
+"""What prefix caching gives when requests begin alike: throughput and time to the first token, on and off.
 
     python benchmarks/prefix_caching.py [--model model.gguf] [--requests 64] [--prefix 2000]
 
-All requests come at once, each with the shared prefix and some tokens of its own, so most of the gain with the
-cache on is blocks that are still being computed when the others want them. Prints both runs, the two ratios,
+All requests come at once, each with the shared prefix and some tokens of its own, so most of the gain with
+the cache on is blocks that are still being computed when the others want them. Prints both runs, the two ratios,
 and whether every request got the same tokens.
 """
 
@@ -35,7 +35,8 @@ class Run:
         """Print its figures."""
         output = sum(map(len, self.tokens.values()))
         print(
-            f"{name:10} {len(self.tokens) / self.seconds:8.2f} requests/s {output / self.seconds:9.1f} output "
+            f"{name:10} {len(self.tokens) / self.seconds:8.2f} requests/s "
+            f"{output / self.seconds:9.1f} output "
             f"tokens/s   TTFT p50 {1e3 * statistics.median(self.ttft):8.0f} ms   "
             f"{self.num_cached:,} prompt tokens cached"
         )

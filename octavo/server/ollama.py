@@ -171,7 +171,8 @@ async def _respond(
         raise APIError(400, f"options: {error}", "options") from error
     chat.messages = messages
     chat.check()
-    generation = await chat_generation(serving, chat, serving.response_id("ollama", request, None))
+    response_id, user = serving.response_id("ollama", request, None), serving.user(request, chat.user)
+    generation = await chat_generation(serving, chat, response_id, user)
     lines = _lines(serving, generation, body.model, answer)
     if chat.stream:
         return await start_stream(request, lines, _failed, "application/x-ndjson")
