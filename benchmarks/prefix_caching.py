@@ -3,7 +3,7 @@
     python benchmarks/prefix_caching.py [--model model.gguf] [--requests 64] [--prefix 2000]
 
 All requests come at once, each with the shared prefix and some tokens of its own, so most of the gain with
-the cache on is blocks that are still being computed when the others want them. Prints both runs, their ratios,
+the cache on is blocks that are still being computed when the others want them. Prints both runs, ratios
 and whether every request got the same tokens.
 """
 
