@@ -1,7 +1,7 @@
 """Make the screenshots of the documentation: a demo server under load, in a headless Chromium.
 
-`PYTHONPATH=. python docs/screenshots.py` writes docs/images/page-*.png, with at most 64 colours. Needs the
-dev extra, Pillow, and Debian's chromium and chromium-driver.
+`PYTHONPATH=. python docs/screenshots.py` writes docs/images/page-*.png, with a palette of 256 colours. Needs
+the dev extra, Pillow, and Debian's chromium and chromium-driver.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def save(browser: Browser, name: str) -> None:
     """A screenshot as a PNG with a palette."""
     image = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("RGB")
     path = IMAGES / f"page-{name}.png"
-    image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise SystemExit(f"{path} has {size} bytes, more than {MAX_BYTES}")

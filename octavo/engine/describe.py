@@ -36,7 +36,7 @@ def describe(
     state = EngineState(
         num_blocks=pool.num_blocks,
         num_free=pool.num_free,
-        num_known=0 if cache is None else len(cache),
+        num_known=0 if cache is None else len(cache.known) - cache.known.count(None),
         blocks_per_cell=per_cell,
         holders=bytes(min(255, max(pool.ref_counts[cell : cell + per_cell])) for cell in cells),
         known=b"" if cache is None else bytes(_num_known(cache, cell, per_cell) for cell in cells),

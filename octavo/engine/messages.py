@@ -158,8 +158,9 @@ class EngineState(msgspec.Struct, tag="state", array_like=True):
 
     The pool is drawn as cells of `blocks_per_cell` blocks each, in order, up to the last block that was ever
     used: a byte of `holders` is the number of sequences that hold the cell's most shared block (255 for
-    more), one of `known` the number of its blocks that the prefix cache knows. `running` and `queued` are the
-    first of `num_running` and `num_queued`. `tree` is None unless asked for, and lacks `num_hidden` nodes.
+    more), one of `known` the number of its blocks that the prefix cache knows, full or not. `running` and
+    `queued` are the first of `num_running` and `num_queued`. `tree` is None unless asked for, and lacks
+    `num_hidden` nodes.
     """
 
     num_blocks: int

@@ -119,6 +119,7 @@ function showModels(names) {
 }
 
 let numBlocks = 0;
+let cells = [];
 
 const reconnect = watch({
   status(state, text) {
@@ -134,18 +135,17 @@ const reconnect = watch({
   },
   state(state) {
     assign(state.running.map((sequence) => sequence.request_id));
-    const cells = readCells(state);
+    cells = readCells(state);
     mini.update(state, cells, numBlocks);
     const held = state.num_blocks - state.num_free;
     setText(
       $("mini-figures"),
-      `${plural(held, "block")} held by ${plural(state.num_running, "sequence")} · ${count(state.num_known)} cached`,
+      `${plural(held, "block")} held · ${count(state.num_known)} cached`,
     );
     live.state(state, cells);
-    tree.state(cells);
   },
   second: (second) => live.second(second),
-  tree: (event) => tree.update(event),
+  tree: (event) => tree.update(event, cells),
 });
 
 // The frontispiece: an unfolded sheet of sixteen pages, in the order in which they lie when printed.

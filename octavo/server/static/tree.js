@@ -15,8 +15,7 @@ function parts(text) {
 }
 
 export class TreeView {
-  constructor(onPick) {
-    this.onPick = onPick;
+  constructor() {
     this.tree = null;
     this.hello = null;
     this.cells = [];
@@ -35,16 +34,11 @@ export class TreeView {
     );
   }
 
-  update(tree) {
+  /** `cells` are those of the state that came with the tree, so that colours and counts agree. */
+  update(tree, cells) {
     this.tree = tree;
-    this.draw();
-  }
-
-  /** The sequences that hold each cell have changed. */
-  state(cells) {
     this.cells = cells;
-    if (!this.isShown) return;
-    for (const row of $("prefixes").querySelectorAll(".edge")) this.#colour(row);
+    this.draw();
   }
 
   show(isShown) {
@@ -110,21 +104,18 @@ export class TreeView {
       el("span", { class: "edge-note" }, `${plural(node.num_blocks, "block")}, ${plural(tokens, "token")}`),
       el("span", { class: node.num_holders > 1 ? "tag own" : "tag" }, holders),
     );
-    row.dataset.cell = node.cell;
-    this.#colour(row);
+    this.#colour(sheets, node);
     return row;
   }
 
   /** Stripes in the colours of the sequences that hold the edge. */
-  #colour(row) {
-    const holders = (this.cells[row.dataset.cell]?.sequences ?? []).slice(0, 4);
+  #colour(sheets, node) {
+    const holders = node.num_holders ? (this.cells[node.cell]?.sequences ?? []).slice(0, 4) : [];
     const stops = holders.map(({ request_id: id }, index) => {
       const [from, to] = [index, index + 1].map((at) => `${(100 * at) / holders.length}%`);
       return `${inkName(id)} ${from} ${to}`;
     });
     const paint = holders.length ? `linear-gradient(to right, ${stops.join(", ")})` : "";
-    if (row.dataset.paint === paint) return;
-    row.dataset.paint = paint;
-    for (const sheet of row.querySelectorAll(".sheet")) sheet.style.backgroundImage = paint;
+    for (const sheet of sheets.querySelectorAll(".sheet")) sheet.style.backgroundImage = paint;
   }
 }
