@@ -21,6 +21,10 @@ COMMANDS = {
         "octavo.cli.plan",
         "Say whether a model fits, how fast it will be, how many replicas a load takes.",
     ),
+    "inspect": (
+        "octavo.cli.inspect",
+        "Say what a model is made of, how it is stored, and whether it fits here.",
+    ),
     "doctor": ("octavo.cli.doctor", "Say what is wrong with a server that runs, why, and what to change."),
     "bench": ("octavo.bench.command", "Measure this machine, side by side with llama.cpp."),
 }

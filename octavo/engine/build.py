@@ -35,8 +35,8 @@ def build_engine(config: EngineConfig) -> Engine:
     model = load_model(config)
     program = trace(model.spec)
     scheduler = scheduler_settings(config, model.max_model_len)
-    limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
-    kv_cache = _kv_cache_spec(config, model.spec)
+    limits = step_limits(scheduler)
+    kv_cache = kv_cache_spec(config, model.spec)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
     _log.info(
         "Weights take %s (%s, %.1f s)",
@@ -48,7 +48,7 @@ def build_engine(config: EngineConfig) -> Engine:
     num_blocks = num_kv_blocks(
         config,
         block_bytes=kv_cache.block_bytes,
-        reserved_bytes=executable.weight_bytes + _activation_bytes(program, limits),
+        reserved_bytes=executable.weight_bytes + activation_bytes(program, limits),
         max_model_len=model.max_model_len,
         memory=memory,
     )
@@ -116,16 +116,22 @@ def scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSet
     )
 
 
+def step_limits(scheduler: SchedulerSettings) -> Limits:
+    """The largest step of an engine with these settings."""
+    return Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+
+
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:
+def kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:
+    """The KV cache of `spec` in the type that the flags ask for."""
     dtype = "float16" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
     return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
 
 
-def _activation_bytes(program: Program, limits: Limits) -> int:
+def activation_bytes(program: Program, limits: Limits) -> int:
     """The float32 arenas of the largest step."""
     tokens, outputs = program.arena_cols[Rows.TOKENS], program.arena_cols[Rows.OUTPUTS]
     return 4 * (limits.max_tokens * tokens + limits.max_outputs * outputs)

@@ -11,7 +11,6 @@ from octavo.formats.checkpoint import open_checkpoint
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Tensor
-from octavo.model.families.family import Family
 from octavo.model.families.registry import family_of
 from octavo.model.fields import Fields
 from octavo.model.generation_config import model_sampling
@@ -66,8 +65,7 @@ def read_model_info(path: Path) -> ModelInfo:
 
     Raises ValueError naming the file and what in it is missing, unsound, or not supported.
     """
-    checkpoint = open_checkpoint(path)
-    return _describe(checkpoint, family_of(checkpoint))
+    return describe(open_checkpoint(path))
 
 
 def read_spec(path: Path) -> DecoderSpec:
@@ -82,7 +80,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     """
     checkpoint = open_checkpoint(resolve_model(config.model), config.quantization)
     family = family_of(checkpoint)
-    info = _describe(checkpoint, family)
+    info = describe(checkpoint)
     max_model_len = resolve_max_model_len(info.spec, config.max_model_len)
     weights = load_weights(checkpoint, family, info.spec, config.dtype)
     weights["rope"] = Tensor.from_array(info.spec.rope.table(max_model_len))
@@ -98,7 +96,9 @@ def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:
     return requested or spec.max_position
 
 
-def _describe(checkpoint: GGUFFile | SafetensorsDirectory, family: Family) -> ModelInfo:
+def describe(checkpoint: GGUFFile | SafetensorsDirectory) -> ModelInfo:
+    """What an opened checkpoint says of its model; raises ValueError as `read_model_info`."""
+    family = family_of(checkpoint)
     try:
         sampling = model_sampling(checkpoint)
         if isinstance(checkpoint, GGUFFile):

@@ -47,18 +47,13 @@ def weight_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def load_weights(
-    checkpoint: GGUFFile | SafetensorsDirectory, family: Family, spec: DecoderSpec, dtype: str
-) -> dict[str, Tensor]:
-    """Every weight of `spec` by canonical name, without the rope table.
+def stored_weights(checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec) -> dict[str, Weight]:
+    """Every weight of `spec` by canonical name, as the checkpoint stores it.
 
-    Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
-    brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
-    Tied embeddings are one Tensor under both names. Raises ValueError naming file and tensor for one that is
-    missing, has another shape, or that the model would ignore.
+    Raises ValueError naming file and tensor for one that is missing, has another shape, or that the model
+    would ignore.
     """
     names = GGUF_NAMES if isinstance(checkpoint, GGUFFile) else HF_NAMES
-    interleaved = names is GGUF_NAMES and family.gguf_interleaved
     shapes = weight_shapes(spec)
     names_in_file = {weight: checkpoint_name(names, weight) for weight in shapes}
     _check_names(checkpoint, set(names_in_file.values()) | {checkpoint_name(names, "lm_head.weight")})
@@ -71,8 +66,20 @@ def load_weights(
                 f"{checkpoint.path}: tensor {names_in_file[weight]!r} has shape {stored[weight].shape}, "
                 f"not {shape}"
             )
-    weights = _convert(stored, dtype)
-    if interleaved:
+    return stored
+
+
+def load_weights(
+    checkpoint: GGUFFile | SafetensorsDirectory, family: Family, spec: DecoderSpec, dtype: str
+) -> dict[str, Tensor]:
+    """Every weight of `spec` by canonical name, without the rope table.
+
+    Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
+    brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
+    Tied embeddings are one Tensor under both names. Raises ValueError as `stored_weights`.
+    """
+    weights = _convert(stored_weights(checkpoint, spec), dtype)
+    if isinstance(checkpoint, GGUFFile) and family.gguf_interleaved:
         for weight, tensor in weights.items():
             if ".attn.q." in weight or ".attn.k." in weight:
                 weights[weight] = _half_split(tensor, spec)
