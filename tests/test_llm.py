@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,6 +157,15 @@ def interrupting(engine: FakeEngine, at: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine, "step", interrupted)
 
 
+@pytest.fixture
+def python_handles_control_c() -> Iterator[None]:
+    """As in a terminal: a shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_control_c")
 def test_control_c_comes_between_steps_and_leaves_an_engine_that_works(
     llm: LLM, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

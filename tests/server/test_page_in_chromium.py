@@ -19,6 +19,7 @@ from octavo.server.config import ServerConfig
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 
+pytestmark = pytest.mark.browser
 PIXELS = "return document.querySelector(arguments[0] + ' canvas').toDataURL()"
 
 
@@ -100,9 +101,9 @@ def test_the_live_view_follows_a_request(page: Browser) -> None:
     ask(page, "Tell me a story that is long enough to look at.", 120)
     page.get("tab-live").click()
     page.wait(lambda: page.find("#batch .sequence"))
-    assert page.find("#batch .own")[0].text == "yours"
+    assert page.text("#batch .own") == "yours"
     assert re.search(r"prompt \d+.* · generated \d+ of at most 120 · \d+ blocks", page.text("#batch"))
-    assert page.text("#step-figures").startswith("1 token in this step")
+    page.wait(lambda: page.text("#step-figures").startswith("1 token in this step"))
     grid = page.run(PIXELS, "#grid")
     page.wait(lambda: page.run(PIXELS, "#grid") != grid)
     page.wait(lambda: re.search(r"[1-9][\d.]* per second|^[1-9]", page.text(".tile:first-child dd")))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -42,7 +43,11 @@ class Browser:
         return self.driver.find_element(By.ID, id)
 
     def text(self, selector: str) -> str:
-        return "\n".join(element.text for element in self.find(selector))
+        while True:
+            try:
+                return "\n".join(element.text for element in self.find(selector))
+            except StaleElementReferenceException:  # the page drew it anew between the two
+                continue
 
     def press(self, *keys: str) -> None:
         """Keys to whatever has the focus."""
