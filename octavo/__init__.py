@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from octavo.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from octavo.config import EngineConfig
     from octavo.engine.async_engine import AsyncEngine, EngineDeadError
     from octavo.llm import LLM
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BeamSearchOutput": "octavo.beam_search",
+    "BeamSearchParams": "octavo.beam_search",
+    "BeamSearchSequence": "octavo.beam_search",
     "LLM": "octavo.llm",
     "AsyncEngine": "octavo.engine.async_engine",
     "EngineDeadError": "octavo.engine.async_engine",
@@ -35,6 +39,9 @@ _HOMES = {
 __all__ = [
     "LLM",
     "AsyncEngine",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
     "CompletionOutput",
     "EngineConfig",
     "EngineDeadError",

@@ -9,6 +9,13 @@ from typing import Any, Self, cast
 
 import msgspec
 
+from octavo.beam_search import (
+    BeamSearch,
+    BeamSearchOutput,
+    BeamSearchParams,
+    BeamSearchSequence,
+    first_logprobs,
+)
 from octavo.engine.build import build_engine
 from octavo.engine.engine import Engine
 from octavo.engine.output_processor import OutputProcessor
@@ -119,6 +126,42 @@ class LLM:
             tokens = self._tokenizer.encode(text, add_special_tokens=False)
             prompts.append(TokensPrompt(prompt=text, prompt_token_ids=tokens))
         return self.generate(prompts, sampling_params, use_tqdm)
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, use_tqdm: bool = False
+    ) -> list[BeamSearchOutput]:
+        """The `params.beam_width` most likely completions of one prompt or many; see `BeamSearchParams`.
+
+        Outputs come in the order of the prompts. Raises ValueError as `generate` does.
+        """
+        engine = self._running_engine()
+        builder, length = self._requests, engine.ready().max_model_len
+        searches: list[tuple[BeamSearch, str, str]] = []
+        for prompt in self._tokenize(_as_list(prompts)):
+            group = f"beams-{next(self._ids)}"
+            first = builder.build(prompt, SamplingParams(max_tokens=1), group)
+            search = BeamSearch(first.prompt_token_ids, params, first.eos_token_ids, length)
+            searches.append((search, group, first.cache_salt))
+        with JobProgress(len(searches), use_tqdm) as progress:
+            while going_on := [each for each in searches if not each[0].done]:
+                requests = [
+                    builder.build(
+                        beam.tokens, search.step_params(), str(next(self._ids)), cache_salt=salt, group=group
+                    )
+                    for search, group, salt in going_on
+                    for beam in search.beams
+                ]
+                outputs = iter(self._run(requests, use_tqdm=False))
+                for search, *_ in going_on:
+                    search.advance([first_logprobs(next(outputs)) for _ in search.beams])
+                    if search.done:
+                        num_tokens = sum(len(search.generated(beam)) for beam in search.best())
+                        progress.finished(search.num_prompt_tokens, num_tokens)
+        return [BeamSearchOutput([self._with_text(beam) for beam in each[0].best()]) for each in searches]
+
+    def _with_text(self, beam: BeamSearchSequence) -> BeamSearchSequence:
+        beam.text = self._tokenizer.decode(beam.tokens)
+        return beam
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json asks for, and `override_generation_config` over it."""

@@ -48,6 +48,7 @@ class Request:
     priority: int = 0
     cache_salt: str = ""
     user: str = ""
+    group: str = ""
 
 
 class RequestBuilder:
@@ -79,9 +80,11 @@ class RequestBuilder:
         priority: int = 0,
         cache_salt: str = "",
         user: str = "",
+        group: str = "",
     ) -> Request:
         """The request for `prompt`, with parameters of its own.
 
+        Requests of one `group` share KV blocks even where prefix caching is off.
         `max_tokens` is at most what the model's length leaves after the prompt, and that when it is None.
         Raises ValueError, its message beginning with the field, for a prompt that is empty, is not text or
         token ids of the vocabulary, or leaves no room for a token; and for parameters out of bounds.
@@ -127,6 +130,7 @@ class RequestBuilder:
             priority=priority,
             cache_salt=cache_salt or salt,
             user=user,
+            group=group,
         )
 
     def _read(self, prompt: Prompt) -> tuple[str | None, list[int] | None, str]:

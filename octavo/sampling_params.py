@@ -28,17 +28,20 @@ class RequestOutputKind(Enum):
 class SamplingParams(msgspec.Struct, kw_only=True):
     """Parameters of one request, with vLLM's names, meanings and defaults.
 
-    `n` completions; `temperature` 0 is greedy; `top_k` 0 or -1 is off; `seed` None draws a fresh one, and
-    the token at each position then depends only on the logits, the seed and the position. `max_tokens`
-    None means up to the model's length. `logprobs` -1 asks for the whole vocabulary. `logit_bias` maps a
-    token id to what is added to its logit. `bad_words` are never put out; `bad_words_token_ids` are their
-    tokens and more such sequences, filled in when a request is made. `skip_reading_prefix_cache` computes the
-    whole prompt anew, as `prompt_logprobs` always does; what it computes is cached for others.
+    `n` completions; with `best_of` so many are generated and the `n` given that are the most likely per token
+    (OpenAI's meaning), all at the end. `temperature` 0 is greedy; `top_k` 0 or -1 is off; `seed` None draws a
+    fresh one, and the token at each position then depends only on the logits, the seed and the position.
+    `max_tokens` None means up to the model's length. `logprobs` -1 asks for the whole vocabulary.
+    `logit_bias` maps a token id to what is added to its logit. `bad_words` are never put out;
+    `bad_words_token_ids` are their tokens and more such sequences, filled in when a request is made.
+    `skip_reading_prefix_cache` computes the whole prompt anew, as `prompt_logprobs` always does; what it
+    computes is cached for others.
 
     Raises ValueError that names the field, what it got and what it takes.
     """
 
     n: int = 1
+    best_of: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -79,6 +82,16 @@ class SamplingParams(msgspec.Struct, kw_only=True):
         self._check()
 
     @property
+    def num_sequences(self) -> int:
+        """How many completions are generated, of which `n` are given."""
+        return self.best_of or self.n
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether more completions are generated than given."""
+        return self.num_sequences > self.n
+
+    @property
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature < 1e-5
@@ -89,6 +102,8 @@ class SamplingParams(msgspec.Struct, kw_only=True):
 
     def _check(self) -> None:
         check_integer("n", self.n, 1, MAX_N)
+        if self.best_of is not None:
+            check_integer("best_of", self.best_of, self.n, MAX_N)
         check_number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         check_number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         check_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)

@@ -135,6 +135,11 @@ class AsyncEngine:
         return self._requests.vocab_size
 
     @property
+    def eos_token_ids(self) -> list[int]:
+        """The tokens that end a sequence."""
+        return self._requests.eos_token_ids
+
+    @property
     def healthy(self) -> bool:
         """Whether an engine runs; False too for the moment that replacing a dead one takes."""
         return self._client is not None
@@ -153,12 +158,14 @@ class AsyncEngine:
         priority: int = 0,
         cache_salt: str = "",
         user: str = "",
+        group: str = "",
         on_first_token: Callable[[], None] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run a request; yields its outputs, the last one with `finished` set.
 
         A reader that is slow gets what it missed in one output. Closing or cancelling the generator aborts
-        the request and frees its blocks. `user` is whose share it takes where shares are fair;
+        the request and frees its blocks. `user` is whose share it takes where shares are fair; requests of
+        one `group` share KV blocks even where prefix caching is off;
         `on_first_token` is called when that is there, taken or not. At the first step raises ValueError for
         a request that can not run; EngineDeadError when the engine is gone for good.
         """
@@ -166,7 +173,7 @@ class AsyncEngine:
             raise EngineDeadError(self._dead)
         check_policy_takes(priority, self.config.scheduling_policy)
         request = self._requests.build(
-            prompt, params, request_id, priority=priority, cache_salt=cache_salt, user=user
+            prompt, params, request_id, priority=priority, cache_salt=cache_salt, user=user, group=group
         )
         state, messages = self._processor.add(request)
         mailbox = self._mailboxes[request_id] = Mailbox(state, on_first_token)

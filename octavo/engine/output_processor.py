@@ -7,6 +7,7 @@ open stream to go on with the token that it would have had.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ Logprobs = dict[int, Logprob]
 
 
 class Child:
-    """One of the `n` sequences of a request: its tokens, its text, and how much of them was taken."""
+    """One of the sequences of a request: its tokens, its text, and how much of them was taken."""
 
     __slots__ = (
         "_detokenizer",
@@ -160,6 +161,8 @@ class RequestState:
     metrics: RequestMetrics
     prompt_logprobs: list[Logprobs | None] | None = None
     num_cached_tokens: int | None = None
+    group: str = ""
+    """Name that the sequences share their prompt's blocks by; empty for a single one."""
     num_crashes: int = 0
     """Crashes of the engine since the request last got a token."""
     _prompt_logprobs_taken: bool = field(default=False)
@@ -174,8 +177,13 @@ class RequestState:
 
         Steps that nobody took one by one come as one output, so a slow reader costs no memory.
         """
-        kind = self.request.params.output_kind
-        if kind is RequestOutputKind.DELTA:
+        kind, ranked = self.request.params.output_kind, self.request.params.is_ranked
+        if ranked and not self.finished:
+            return None
+        if ranked:
+            outputs = self._best() if any(child.fresh for child in self.children) else []
+            prompt_logprobs = self.prompt_logprobs
+        elif kind is RequestOutputKind.DELTA:
             outputs = [child.news() for child in self.children if child.fresh]
             prompt_logprobs = None if self._prompt_logprobs_taken else self.prompt_logprobs
         elif self.finished or kind is RequestOutputKind.CUMULATIVE:
@@ -198,6 +206,16 @@ class RequestState:
             num_cached_tokens=self.num_cached_tokens or 0,
         )
 
+    def _best(self) -> list[CompletionOutput]:
+        """The `n` completions whose log probability per token is highest, the first of equals first."""
+        params = self.request.params
+        completions = sorted((child.everything() for child in self.children), key=_mean_logprob, reverse=True)
+        for index, completion in enumerate(completions[: params.n]):
+            completion.index = index
+            if params.logprobs is None:
+                completion.logprobs = None
+        return completions[: params.n]
+
 
 class OutputProcessor:
     """The open requests of an engine, by request id and by the ids of their sequences."""
@@ -219,16 +237,19 @@ class OutputProcessor:
     def add(self, request: Request) -> tuple[RequestState, list[AddRequest]]:
         """Open a request; returns its state and what the engine must be told.
 
-        Completion `i` of `n` is a sequence of its own with seed `seed + i`. Sequence ids carry a serial
+        Each completion `i` is a sequence of its own with seed `seed + i`. Sequence ids carry a serial
         number: outputs of an aborted request that are still on their way can never reach a new request
         that has the same id. Raises ValueError when a request with this id is open.
         """
         if request.request_id in self._states:
             raise ValueError(f"request_id {request.request_id!r} is in use by a request that is running")
         self._serial += 1
-        state = RequestState(request, [], request.params.n, RequestMetrics(request.arrival_time))
-        for index in range(request.params.n):
-            name = request.request_id if request.params.n == 1 else f"{index}_{request.request_id}"
+        count = request.params.num_sequences
+        state = RequestState(request, [], count, RequestMetrics(request.arrival_time))
+        if count > 1:
+            state.group = request.group or f"{request.request_id}#{self._serial}"
+        for index in range(count):
+            name = request.request_id if count == 1 else f"{index}_{request.request_id}"
             params = child_params(request.params, index)
             child = Child(f"{name}#{self._serial}", index, params, request, self._tokenizer)
             state.children.append(child)
@@ -290,6 +311,7 @@ class OutputProcessor:
                 priority=request.priority,
                 cache_salt=request.cache_salt,
                 user=request.user,
+                group=state.group or request.group,
             )
             for child in state.children
             if child.reason is None
@@ -318,13 +340,27 @@ class OutputProcessor:
 
 
 def child_params(params: SamplingParams, index: int) -> SamplingParams:
-    """The parameters of completion `index`: one sequence, a seed of its own; child 0 scores the prompt."""
-    if params.n == 1:
+    """The parameters of completion `index`: one sequence, a seed of its own; child 0 scores the prompt.
+
+    Where completions are ranked each needs its tokens' log probabilities.
+    """
+    if params.num_sequences == 1:
         return params
     assert params.seed is not None
     seed = (params.seed + index + 2**63) % 2**64 - 2**63
     prompt_logprobs = params.prompt_logprobs if index == 0 else None
-    return msgspec.structs.replace(params, n=1, seed=seed, prompt_logprobs=prompt_logprobs)
+    logprobs = 0 if params.logprobs is None and params.is_ranked else params.logprobs
+    return msgspec.structs.replace(
+        params, n=1, best_of=None, seed=seed, prompt_logprobs=prompt_logprobs, logprobs=logprobs
+    )
+
+
+def _mean_logprob(completion: CompletionOutput) -> float:
+    """Per token; one without tokens (aborted at once) is worth nothing."""
+    if not completion.token_ids:
+        return -math.inf
+    assert completion.cumulative_logprob is not None
+    return completion.cumulative_logprob / len(completion.token_ids)
 
 
 def decode_logprobs(logprobs: TokenLogprobs, tokenizer: Tokenizer) -> Logprobs:

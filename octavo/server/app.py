@@ -15,6 +15,7 @@ from octavo.observe.metrics import Metrics
 from octavo.observe.stats_line import StatsLine
 from octavo.server import (
     anthropic,
+    cache,
     chat,
     completions,
     health,
@@ -71,7 +72,7 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan)
     app.state.serving = serving
     app.state.live_feed = live.make_feed(serving)
-    for group in (completions, chat, anthropic, ollama, models, tokens, pooling, health, metrics):
+    for group in (completions, chat, anthropic, ollama, models, tokens, pooling, cache, health, metrics):
         app.include_router(group.router)
     if not config.disable_page:
         app.include_router(page.router)

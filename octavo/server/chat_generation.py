@@ -55,4 +55,5 @@ async def chat_generation(
         cache_salt=body.cache_salt or "",
         user=user,
         timeout=serving.timeout(body.timeout),
+        length_penalty=body.beam_length_penalty,
     )

@@ -48,7 +48,7 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
     default_max_tokens = min(DEFAULT_MAX_TOKENS, defaults.get("max_tokens", DEFAULT_MAX_TOKENS))
     params = _params(body, defaults, default_max_tokens if max_tokens is None else max_tokens)
     prompts = await completion_prompts(serving, body.prompt, body.add_special_tokens is not False)
-    check_choices(len(prompts), params.n)
+    check_choices(len(prompts), params.num_sequences)
     limits = fit(
         prompts,
         max_model_len=serving.engine.max_model_len,
@@ -65,6 +65,7 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
         cache_salt=body.cache_salt or "",
         user=user,
         timeout=serving.timeout(body.timeout),
+        length_penalty=body.beam_length_penalty,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from octavo.beam_search import BeamSearchParams
 from octavo.engine.async_engine import EngineDeadError
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.server.admission import Ticket
+from octavo.server.beam_search import beam_search
 from octavo.server.errors import APIError, bad_input
 from octavo.server.prompts import Prompt
 from octavo.server.protocol import SAMPLING_FIELDS
@@ -37,6 +39,8 @@ class Generation:
     user: str = ""
     timeout: float | None = None
     """Seconds from when it runs; then what it has is all."""
+    length_penalty: float | None = None
+    """That of a beam search over `n` beams; None for sampling."""
 
     async def run(self, serving: Serving) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """The outputs of all prompts as they come, each with its prompt's index.
@@ -61,15 +65,7 @@ class Generation:
         params = self.params[index]
         timer = RequestTimer(serving.metrics, params.n, params.max_tokens)
         engine_id = serving.engine_id(self.response_id)
-        outputs = serving.engine.generate(
-            self.prompts[index].token_ids,
-            params,
-            engine_id,
-            priority=self.priority,
-            cache_salt=self.cache_salt,
-            user=self.user,
-            on_first_token=ticket.started,
-        )
+        outputs = self._outputs(serving, index, engine_id, ticket.started)
         has_token = False
         try:
             with bad_input(ENGINE_FIELDS), self._time_limit(serving, engine_id):
@@ -92,6 +88,42 @@ class Generation:
                 raise APIError(503, f"the engine is down: {error}") from error
             raise
         timer.end()
+
+    async def _outputs(
+        self, serving: Serving, index: int, engine_id: str, on_first_token: Callable[[], None]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """What the engine gives, a beam search all at once."""
+        prompt, params = self.prompts[index], self.params[index]
+        options: dict[str, Any] = {
+            "priority": self.priority,
+            "cache_salt": self.cache_salt,
+            "user": self.user,
+            "on_first_token": on_first_token,
+        }
+        if self.length_penalty is None:
+            async with aclosing(
+                serving.engine.generate(prompt.token_ids, params, engine_id, **options)
+            ) as outputs:
+                async for output in outputs:
+                    yield output
+            return
+        assert params.max_tokens is not None
+        beams = BeamSearchParams(
+            beam_width=params.n,
+            max_tokens=params.max_tokens,
+            ignore_eos=params.ignore_eos,
+            length_penalty=self.length_penalty,
+            include_stop_str_in_output=params.include_stop_str_in_output,
+        )
+        yield await beam_search(
+            serving.engine,
+            prompt,
+            beams,
+            engine_id,
+            logprobs=params.logprobs,
+            timeout=self.timeout,
+            **options,
+        )
 
     @contextmanager
     def _time_limit(self, serving: Serving, engine_id: str) -> Iterator[None]:

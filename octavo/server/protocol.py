@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from octavo.beam_search import LENGTH_PENALTY_RANGE, MAX_BEAM_WIDTH
 from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer, check_number
 from octavo.server.errors import APIError, bad_input
 
@@ -20,6 +21,7 @@ MAX_TIMEOUT = 7 * 24 * 3600.0
 
 SAMPLING_FIELDS = (
     "n",
+    "best_of",
     "presence_penalty",
     "frequency_penalty",
     "repetition_penalty",
@@ -38,9 +40,26 @@ SAMPLING_FIELDS = (
     "include_stop_str_in_output",
     "logit_bias",
     "allowed_token_ids",
+    "skip_reading_prefix_cache",
     "bad_words",
 )
 """Fields that mean in a request what they mean in `SamplingParams`."""
+
+_NOT_WITH_BEAMS = (
+    "best_of",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "stop",
+    "stop_token_ids",
+    "min_tokens",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "echo",
+    "prompt_logprobs",
+)
+"""What beam search can not honour. What is about chance (temperature, top_p, seed) does not concern it."""
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,6 +78,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     stream_options: StreamOptions | None = None
 
     n: int | None = None
+    best_of: int | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     temperature: float | None = None
@@ -86,9 +106,12 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     truncate_prompt_tokens: int | None = None
     priority: int | None = None
     cache_salt: str | None = None
+    skip_reading_prefix_cache: bool | None = None
     request_id: str | None = None
     user: str | None = None
     timeout: float | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
 
     # No effect here, and none on what is generated.
     metadata: dict[str, Any] | None = None
@@ -100,8 +123,6 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     # Refused, unless they ask for what happens anyway.
     response_format: dict[str, Any] | None = None
     structured_outputs: Any = None
-    use_beam_search: bool | None = None
-    length_penalty: float | None = None
     logits_processors: Any = None
     kv_transfer_params: Any = None
     vllm_xargs: Any = None
@@ -116,6 +137,13 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         """Whether each chunk of a stream carries the usage so far."""
         return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
+    @property
+    def beam_length_penalty(self) -> float | None:
+        """That of a beam search, None where none is asked for."""
+        if not self.use_beam_search:
+            return None
+        return 1.0 if self.length_penalty is None else self.length_penalty
+
     def check(self) -> None:
         """Raise APIError for what the types above allow but the server does not."""
         for name in self.__struct_fields__:
@@ -124,6 +152,9 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
                 raise APIError(400, f"{name}: {_UNSUPPORTED[name]} is not supported", name)
         if self.stream_options is not None and not self.stream:
             raise APIError(400, "stream_options: only with stream=true", "stream_options")
+        if self.best_of is not None and self.best_of > (self.n or 1) and self.stream:
+            raise APIError(400, "best_of: with stream=true, only the value of n", "best_of")
+        self._check_beam_search()
         if self.prompt_logprobs is not None and self.stream:
             raise APIError(400, "prompt_logprobs: not with stream=true", "prompt_logprobs")
         for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
@@ -136,6 +167,19 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
                 check_number("timeout", self.timeout, 0.001, MAX_TIMEOUT)
             if self.truncate_prompt_tokens not in (None, -1):
                 check_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, 2**31 - 1)
+
+    def _check_beam_search(self) -> None:
+        if not self.use_beam_search:
+            if self.length_penalty not in (None, 1.0):
+                raise APIError(400, "length_penalty: only with use_beam_search=true", "length_penalty")
+            return
+        with bad_input(self.__struct_fields__):
+            check_integer("n", 1 if self.n is None else self.n, 1, MAX_BEAM_WIDTH)
+            if self.length_penalty is not None:
+                check_number("length_penalty", self.length_penalty, *LENGTH_PENALTY_RANGE)
+        for name in _NOT_WITH_BEAMS:
+            if getattr(self, name) not in (None, False, [], {}):
+                raise APIError(400, f"{name}: not with use_beam_search=true", name)
 
     def sampling_params(
         self, defaults: Mapping[str, Any], *, max_tokens: int, logprobs: int | None
@@ -156,7 +200,6 @@ class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=T
 
     prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
-    best_of: int | None = None
     suffix: str | None = None
     prompt_embeds: Any = None
 
@@ -165,8 +208,6 @@ class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=T
         super().check()
         if self.echo and self.stream and self.logprobs is not None and (self.n or 1) > 1:
             raise APIError(400, "echo: with logprobs and stream=true, only with n=1", "echo")
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise APIError(400, f"best_of: only the value of n ({self.n or 1}) is supported", "best_of")
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -231,8 +272,6 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
 _UNSUPPORTED = {
     "suffix": "insertion into a text",
     "prompt_embeds": "a prompt of embeddings",
-    "use_beam_search": "beam search",
-    "length_penalty": "a length penalty, which is for beam search,",
     "logits_processors": "code of a request",
     "kv_transfer_params": "KV transfer",
     "vllm_xargs": "passing arguments to plugins",
@@ -254,7 +293,6 @@ _UNSUPPORTED = {
 """Fields that the server knows but can not honour."""
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {
-    "length_penalty": (1.0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "tool_choice": ("none", "auto"),

@@ -282,6 +282,32 @@ def test_a_resubmitted_stream_goes_on_as_it_would_have(before: int, n: int, kind
     assert [each.num_cached_tokens for each in crashed] == [each.num_cached_tokens for each in whole]
 
 
+@pytest.mark.parametrize("kind", RequestOutputKind)
+def test_the_best_are_given_at_the_end(kind: RequestOutputKind) -> None:
+    [best] = run(SamplingParams(seed=3, n=2, best_of=6, output_kind=kind))
+    assert best.finished
+    assert [each.index for each in best.outputs] == [0, 1]
+    assert [each.logprobs for each in best.outputs] == [None, None]
+    [whole] = run(SamplingParams(seed=3, n=6, logprobs=0, output_kind=FINAL_ONLY))
+    ranked = sorted(
+        whole.outputs, key=lambda each: (each.cumulative_logprob or 0) / len(each.token_ids), reverse=True
+    )
+    assert [each.token_ids for each in best.outputs] == [each.token_ids for each in ranked[:2]]
+    assert [each.text for each in best.outputs] == [each.text for each in ranked[:2]]
+
+
+def test_sequences_of_one_request_are_a_group() -> None:
+    def groups(**params: int) -> list[str]:
+        processor, engine = OutputProcessor(TOKENIZER), FakeEngine()
+        add(processor, engine, SamplingParams(**params))
+        return [sequence.request.group for sequence in engine.sequences.values()]
+
+    assert groups() == [""]
+    assert len(set(groups(n=3))) == 1
+    assert groups(n=3)[0]
+    assert len(groups(n=1, best_of=4)) == 4
+
+
 def test_only_unfinished_children_are_resubmitted_with_the_tokens_that_they_have() -> None:
     engine = FakeEngine()
     processor = OutputProcessor(TOKENIZER)

@@ -47,6 +47,12 @@ def test_the_refusal_has_the_usual_shape(guarded: LiveServer) -> None:
     assert response.json()["error"]["code"] == 401
 
 
+def test_the_cache_is_not_reset_without_a_key(guarded: LiveServer) -> None:
+    assert guarded.http.post("/reset_prefix_cache").status_code == 401
+    key = {"Authorization": "Bearer first"}
+    assert guarded.http.post("/reset_prefix_cache", headers=key).status_code == 200
+
+
 def test_probes_and_metrics_are_open(guarded: LiveServer) -> None:
     for path in ("/health", "/ping", "/version", "/metrics"):
         assert status(guarded, path, None) == 200
