@@ -1,6 +1,6 @@
 """Octavo and llama.cpp's server under the same streaming load, taking turns on the same file.
 
-    python benchmarks/http.py MODEL.gguf --peer-bin LLAMA_CPP/build/bin
+    python benchmarks/serving.py MODEL.gguf --peer-bin LLAMA_CPP/build/bin
 
 Each server is started, warmed, loaded by `--clients` concurrent streams for `--requests` requests (about
 220 prompt tokens, 64 tokens out, a fresh connection each), and stopped; then the other one, `--rounds`
