@@ -34,7 +34,7 @@ def build_engine(config: EngineConfig) -> Engine:
     chosen = _choose_backend(config)
     model = load_model(config)
     program = trace(model.spec)
-    scheduler = scheduler_settings(config, model.max_model_len)
+    scheduler = scheduler_settings(config, model.max_model_len, model.spec.window)
     limits = step_limits(scheduler)
     kv_cache = kv_cache_spec(config, model.spec)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
@@ -97,8 +97,11 @@ def _choose_backend(config: EngineConfig) -> _Chosen:
     return _Chosen(native, native.isa)
 
 
-def scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSettings:
-    """What the flags say of steps, for a model with requests of up to `max_model_len` tokens."""
+def scheduler_settings(config: EngineConfig, max_model_len: int, window: int = 0) -> SchedulerSettings:
+    """What the flags say of steps, for a model with requests of up to `max_model_len` tokens.
+
+    `window` is the model's attention window, 0 where a layer has none.
+    """
     budget = config.max_num_batched_tokens
     if not config.enable_chunked_prefill:
         budget = max(budget, max_model_len)
@@ -113,6 +116,7 @@ def scheduler_settings(config: EngineConfig, max_model_len: int) -> SchedulerSet
         policy=config.scheduling_policy,
         priority_aging=config.priority_aging,
         targets=Targets(_seconds(config.target_ttft), _seconds(config.target_itl)),
+        window=window,
     )
 
 

@@ -49,7 +49,7 @@ def describe(
     if last_step is not None and state.num_running:
         state.num_step_tokens = last_step.num_tokens
     if request.tree and cache is not None:
-        held = chain.from_iterable(sequence.block_table for sequence in running)
+        held = chain.from_iterable(sequence.held_blocks for sequence in running)
         state.tree, state.num_hidden = prefix_tree(
             pool, cache, held, blocks_per_cell=per_cell, tokens=request.tokens
         )
@@ -69,7 +69,7 @@ def _running(sequences: list[Sequence], per_cell: int, last_step: Step | None) -
     states, left = [], MAX_TABLE_CELLS - len(sequences)
     for sequence in sequences:
         # A cell of several blocks is listed once for those that follow one another in it.
-        cells = list(dict.fromkeys(block // per_cell for block in sequence.block_table[: left + 1]))
+        cells = list(dict.fromkeys(block // per_cell for block in sequence.held_blocks[: left + 1]))
         left -= len(cells) - 1
         decodes = len(sequence.token_ids) - sequence.num_computed_tokens <= 1
         states.append(
@@ -82,7 +82,7 @@ def _running(sequences: list[Sequence], per_cell: int, last_step: Step | None) -
                 num_cached=sequence.num_cached_tokens,
                 max_length=sequence.max_length,
                 num_new=num_new.get(sequence.request_id, 0),
-                num_blocks=len(sequence.block_table),
+                num_blocks=len(sequence.held_blocks),
                 cells=cells,
             )
         )

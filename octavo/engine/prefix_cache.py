@@ -71,6 +71,10 @@ class PrefixCache:
         """Call `callback(digest, block)` for a full block that the pool is about to hand out again."""
         self._on_evict = callback
 
+    def find(self, digest: bytes) -> int | None:
+        """The block that holds `digest`, whether or not those before it are known."""
+        return self._blocks.get(digest)
+
     def match(self, digests: Sequence[bytes]) -> list[int]:
         """The blocks that hold the longest known prefix of the chain `digests`; takes no reference."""
         blocks = []

@@ -75,7 +75,7 @@ class Scheduler:
     ) -> None:
         """`prefix_cache` None computes every prompt in full."""
         self._settings = settings
-        self._blocks = SequenceBlocks(pool, prefix_cache)
+        self._blocks = SequenceBlocks(pool, prefix_cache, settings.window)
         self._policy = _make_policy(settings)
         self._budget = TokenBudget(settings.targets, settings.long_prefill_token_threshold)
         # Each that runs gets a token in every step, so that none waits for another's prompt.
@@ -133,6 +133,8 @@ class Scheduler:
                 self._blocks.offer(sequence)
             if sequence.has_pending_blocks and computed == len(sequence.token_ids):
                 self._blocks.finish_prefill(sequence)
+            if self._settings.window:
+                self._blocks.drop(sequence)
         self._blocks.finish_copies(step.copies)
         self._policy.computed(step.sequences)
 

@@ -23,6 +23,9 @@ class SchedulerSettings:
     `long_prefill_token_threshold`, which is also the most of one in a step; 0 stands for the tokens of a
     step, and has a long prompt's part of a step follow from the time that it takes.
 
+    `window` is the most tokens that any layer's attention sees, 0 where one sees all: blocks beyond it are
+    given back.
+
     Raises ValueError, naming the field, for what could not run.
     """
 
@@ -36,6 +39,7 @@ class SchedulerSettings:
     policy: str = "fcfs"
     priority_aging: float = 0.0
     targets: Targets = field(default_factory=Targets)
+    window: int = 0
 
     def __post_init__(self) -> None:
         if min(self.max_num_seqs, self.max_num_batched_tokens) < 1:

@@ -38,6 +38,7 @@ class Sequence:
         "max_length",
         "num_cached_tokens",
         "num_computed_tokens",
+        "num_dropped_blocks",
         "num_known_blocks",
         "num_prompt_logprobs",
         "num_prompt_tokens",
@@ -86,6 +87,8 @@ class Sequence:
         """Whether what there was to compute, when the sequence was admitted, is a long prompt."""
 
         self.block_table: list[int] = []
+        self.num_dropped_blocks = 0
+        """Leading entries of `block_table` that fell out of the attention window: no longer its blocks."""
         self.row = -1
         """Row of the batch's persistent arrays that holds `block_table`; -1 for none."""
         self.num_written_blocks = 0
@@ -121,6 +124,11 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def held_blocks(self) -> list[int]:
+        """The blocks that it has a reference to."""
+        return self.block_table[self.num_dropped_blocks :] if self.num_dropped_blocks else self.block_table
 
     @property
     def is_cacheable(self) -> bool:

@@ -16,15 +16,23 @@ Copy = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    """What the cache has of a sequence: full blocks, and elsewhere the first tokens of the one after."""
+    """What the cache has of a sequence: full blocks, and elsewhere the first tokens of the one after.
+
+    Of those blocks the first `num_dropped` are out of the attention window and not needed.
+    """
 
     blocks: list[int]
     partial_block: int = 0
     num_partial_tokens: int = 0
+    num_dropped: int = 0
+
+    @property
+    def num_blocks(self) -> int:
+        return self.num_dropped + len(self.blocks)
 
     @property
     def num_tokens(self) -> int:
-        return len(self.blocks) * BLOCK_SIZE + self.num_partial_tokens
+        return self.num_blocks * BLOCK_SIZE + self.num_partial_tokens
 
 
 class SequenceBlocks:
@@ -33,12 +41,17 @@ class SequenceBlocks:
     It decides nothing: the scheduler says who gets blocks, and preempts when there are none.
     """
 
-    __slots__ = ("_pending", "_pool", "_prefix_cache")
+    __slots__ = ("_pending", "_pool", "_prefix_cache", "_window")
 
-    def __init__(self, pool: BlockPool, prefix_cache: PrefixCache | None) -> None:
-        """`prefix_cache` None computes every prompt in full."""
+    def __init__(self, pool: BlockPool, prefix_cache: PrefixCache | None, window: int = 0) -> None:
+        """`prefix_cache` None computes every prompt in full.
+
+        `window` is how many tokens a query sees at most, itself included, in every layer; 0 is all. Blocks
+        that no later query will see are given back.
+        """
         self._pool = pool
         self._prefix_cache = prefix_cache
+        self._window = window
         self._pending = PendingBlocks()
 
     def num_cached(self, sequence: Sequence) -> int:
@@ -51,7 +64,7 @@ class SequenceBlocks:
 
     def exclusive(self, sequence: Sequence) -> int:
         """Blocks that would become free if a sequence gave back its own."""
-        return sum(self._pool.ref_counts[block] == 1 for block in sequence.block_table)
+        return sum(self._pool.ref_counts[block] == 1 for block in sequence.held_blocks)
 
     def ever_fits(self, sequence: Sequence) -> bool:
         """Whether all blocks together are enough for its tokens."""
@@ -63,7 +76,7 @@ class SequenceBlocks:
             return False
         assert self._prefix_cache is not None
         digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
-        return self._pending.must_wait(sequence, digests, len(self._prefix_cache.match(digests)))
+        return self._pending.must_wait(sequence, digests, self._match(sequence).num_blocks)
 
     def admit(self, sequence: Sequence, copies: list[Copy]) -> bool:
         """Give a sequence blocks for all its tokens, cached ones first; False, changing nothing, if too few.
@@ -78,13 +91,15 @@ class SequenceBlocks:
         self._pool.share(cached.blocks)
         if cached.num_partial_tokens:
             self._pool.share([cached.partial_block])
-        blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - len(cached.blocks))
+        blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - cached.num_blocks)
         assert blocks is not None
         if cached.num_partial_tokens:
             copies.append((cached.partial_block, blocks[0]))
-        sequence.block_table = cached.blocks + blocks
+        # Nothing reads the entries of blocks that are out of the window: any block will do.
+        sequence.block_table = [0] * cached.num_dropped + cached.blocks + blocks
+        sequence.num_dropped_blocks = cached.num_dropped
         sequence.num_computed_tokens = cached.num_tokens
-        sequence.num_known_blocks = len(cached.blocks)
+        sequence.num_known_blocks = cached.num_blocks
         self._count(sequence)
         if self._is_worth_a_wait(sequence):
             self._pending.begin(sequence)
@@ -124,6 +139,14 @@ class SequenceBlocks:
             self._pending.known(digest)
         sequence.num_known_blocks = full
 
+    def drop(self, sequence: Sequence) -> None:
+        """Give back the blocks that the next token of a sequence does not see, nor any later one."""
+        dropped = sequence.num_dropped_blocks
+        end = self._first_seen_block(sequence.num_computed_tokens)
+        if end > dropped:
+            self._pool.free(sequence.block_table[dropped:end])
+            sequence.num_dropped_blocks = end
+
     def finish_prefill(self, sequence: Sequence) -> None:
         """All tokens of a sequence are computed: those of its last block too can be copied by others."""
         self._offer_partial(sequence)
@@ -133,10 +156,12 @@ class SequenceBlocks:
         """Take back all blocks of a sequence, which has nothing computed then."""
         if sequence.has_pending_blocks:
             self._pending.end(sequence)
-        useful = sequence.num_known_blocks + self._offer_partial(sequence)
-        self._pool.free(reversed(sequence.block_table[useful:]), useless=True)
-        self._pool.free(reversed(sequence.block_table[:useful]))
+        useful = sequence.num_known_blocks + self._offer_partial(sequence) - sequence.num_dropped_blocks
+        held = sequence.held_blocks
+        self._pool.free(reversed(held[max(0, useful) :]), useless=True)
+        self._pool.free(reversed(held[: max(0, useful)]))
         sequence.block_table = []
+        sequence.num_dropped_blocks = 0
         sequence.num_computed_tokens = 0
         sequence.num_known_blocks = 0
 
@@ -146,9 +171,33 @@ class SequenceBlocks:
             return _Cached([])
         assert self._prefix_cache is not None
         last = len(sequence.token_ids) - 1
-        blocks = self._prefix_cache.match(sequence.block_digests(last // BLOCK_SIZE))
-        tokens = sequence.block_tokens(len(blocks), last)
-        return _Cached(blocks, *self._prefix_cache.match_partial(sequence.digests[len(blocks)], tokens))
+        digests = sequence.block_digests(last // BLOCK_SIZE)
+        if self._window:
+            num_dropped, blocks = self._match_window(digests)
+        else:
+            num_dropped, blocks = 0, self._prefix_cache.match(digests)
+        end = num_dropped + len(blocks)
+        partial = self._prefix_cache.match_partial(sequence.digests[end], sequence.block_tokens(end, last))
+        return _Cached(blocks, *partial, num_dropped)
+
+    def _match_window(self, digests: list[bytes]) -> tuple[int, list[int]]:
+        """The longest prefix whose last blocks are known, those that what follows it sees.
+
+        Returns how many blocks before those need not be known, and them.
+        """
+        assert self._prefix_cache is not None
+        blocks, best, start = [self._prefix_cache.find(digest) for digest in digests], 0, 0
+        for end, block in enumerate(blocks, 1):
+            if block is None:
+                start = end
+            elif start <= self._first_seen_block(end * BLOCK_SIZE):
+                best = end
+        first = self._first_seen_block(best * BLOCK_SIZE)
+        return first, [block for block in blocks[first:best] if block is not None]
+
+    def _first_seen_block(self, position: int) -> int:
+        """The first block that the token at `position` sees."""
+        return max(0, position - self._window + 1) // BLOCK_SIZE if self._window else 0
 
     def _reads_cache(self, sequence: Sequence) -> bool:
         """Not where the logits of the prompt are wanted, nor where it is to be computed anew."""
@@ -161,11 +210,11 @@ class SequenceBlocks:
         """What is cached for a sequence, and how many blocks are free beyond all that it needs then."""
         cached, counts = self._match(sequence), self._pool.ref_counts
         idle = sum(counts[block] == 0 for block in cached.blocks)
-        needed = blocks_for(len(sequence.token_ids)) - len(cached.blocks)
+        needed = blocks_for(len(sequence.token_ids)) - cached.num_blocks
         spare = self._pool.num_free - idle - needed
         if spare == 0 and counts[cached.partial_block] == 0:
             # The very block to copy from is needed; what it holds is computed again instead.
-            cached = _Cached(cached.blocks)
+            cached = _Cached(cached.blocks, num_dropped=cached.num_dropped)
         return cached, spare
 
     def _count(self, sequence: Sequence) -> None:

@@ -139,7 +139,9 @@ def _paged_attention(run: ReferenceExecutable, batch: Batch, op: Instruction, in
 
     output = np.zeros_like(q)
     for tokens, table, context_len in zip(queries, batch.block_tables, batch.context_lens, strict=True):
-        positions, seen = batch.positions[tokens], np.arange(context_len)
+        positions = batch.positions[tokens]
+        # What no query sees may be gone: its blocks belong to others.
+        seen = np.arange(max(0, positions[0] - window + 1) if window else 0, context_len)
         slots = table[seen // BLOCK_SIZE], seen % BLOCK_SIZE
         keys = run.keys[layer][slots].astype(np.float32)  # [context, KV heads, head dim]
         values = run.values[layer][slots].astype(np.float32)

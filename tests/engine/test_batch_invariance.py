@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -25,6 +26,7 @@ from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
+from octavo.model.spec import DecoderSpec
 from octavo.runtime.backend import Backend, Executable, KVCacheSpec, Limits
 from octavo.runtime.reference import ReferenceBackend
 from octavo.sampling_params import SamplingParams
@@ -40,19 +42,23 @@ def make_backend(name: str, threads: int = 2) -> Backend:
     return native.NativeBackend(threads=threads)
 
 
-def compile_llama(backend: Backend, encoding: Encoding, kv_dtype: str, limits: Limits) -> Executable:
+def compile_llama(
+    backend: Backend, encoding: Encoding, kv_dtype: str, limits: Limits, spec: DecoderSpec = SPEC
+) -> Executable:
     model = random_llama(encoding, MAX_MODEL_LEN)
     kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, kv_dtype)
-    return backend.compile(trace(SPEC), model.weights, kv_cache, limits)
+    return backend.compile(trace(spec), model.weights, kv_cache, limits)
 
 
-def engine_factory(backend: Backend, encoding: Encoding, kv_dtype: str = "float16") -> EngineFactory:
+def engine_factory(
+    backend: Backend, encoding: Encoding, kv_dtype: str = "float16", spec: DecoderSpec = SPEC
+) -> EngineFactory:
     """Makes engines of the random Llama, each compiled for the largest step of its settings."""
 
     def make(engine_settings: EngineSettings) -> Engine:
         bounds = engine_settings.scheduler
         limits = Limits(bounds.max_num_batched_tokens, bounds.max_outputs, bounds.max_num_seqs)
-        return Engine(compile_llama(backend, encoding, kv_dtype, limits), engine_settings)
+        return Engine(compile_llama(backend, encoding, kv_dtype, limits, spec), engine_settings)
 
     return make
 
@@ -74,6 +80,24 @@ def test_batch_invariance(
         return run_alone(native_factory(encoding, 1), request, MAX_MODEL_LEN, SPEC.vocab_size)
 
     check_batch_invariance(native_factory(encoding, 2), alone, engine, batch, data)
+
+
+WINDOWS = dataclasses.replace(SPEC, windows=(21, 24))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    batch=requests(most=32, **SIZES), engine=engine_settings(**SIZES, window=WINDOWS.window), data=st.data()
+)
+def test_blocks_out_of_the_window_are_not_missed(
+    batch: list[AddRequest], engine: EngineSettings, data: st.DataObject
+):
+    make = engine_factory(make_backend("native"), Encoding.Q8_0, spec=WINDOWS)
+
+    def alone(request: AddRequest) -> Result:
+        return run_alone(make, request, MAX_MODEL_LEN, SPEC.vocab_size)
+
+    check_batch_invariance(make, alone, engine, batch, data)
 
 
 @pytest.mark.parametrize("name", ["reference", "native"])

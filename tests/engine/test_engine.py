@@ -21,10 +21,10 @@ from support.batch_invariance import (
 )
 from support.hash_executable import HashExecutable, hashed_logits
 
+from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import SchedulerSettings
-from octavo.runtime.backend import Limits
 from octavo.sampling.logprobs import prompt_logprobs
 from octavo.sampling.sampler import sample
 from octavo.sampling.state import SamplingState
@@ -35,8 +35,7 @@ MAX_MODEL_LEN = 96
 
 
 def make_engine(engine_settings: EngineSettings) -> Engine:
-    bounds = engine_settings.scheduler
-    limits = Limits(bounds.max_num_batched_tokens, bounds.max_outputs, bounds.max_num_seqs)
+    limits = step_limits(engine_settings.scheduler)
     return Engine(HashExecutable(engine_settings.vocab_size, limits), engine_settings)
 
 
@@ -95,6 +94,25 @@ def test_alone_a_request_gives_what_the_model_says(batch: list[AddRequest]):
 @given(requests(most=32, **sizes), engine_settings(**sizes), st.data())
 def test_batch_invariance(batch: list[AddRequest], engine: EngineSettings, data: st.DataObject):
     check_batch_invariance(make_engine, oracle, engine, batch, data)
+
+
+WINDOW = 21
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests(most=32, **sizes), engine_settings(**sizes, window=WINDOW), st.data())
+def test_blocks_out_of_the_window_are_not_missed(
+    batch: list[AddRequest], engine: EngineSettings, data: st.DataObject
+):
+    """With a model that sees only a window: dropping what is beyond it changes nothing."""
+
+    def make(engine_settings: EngineSettings) -> Engine:
+        limits = step_limits(engine_settings.scheduler)
+        return Engine(HashExecutable(VOCAB, limits, WINDOW), engine_settings)
+
+    check_batch_invariance(
+        make, lambda each: run_alone(make, each, MAX_MODEL_LEN, VOCAB), engine, batch, data
+    )
 
 
 @settings(max_examples=30, deadline=None)

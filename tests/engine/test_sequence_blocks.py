@@ -42,10 +42,11 @@ def make_sequence(
 class Rig:
     """Blocks, the memory behind them, and what a step does to both."""
 
-    def __init__(self, num_blocks: int = NUM_BLOCKS) -> None:
+    def __init__(self, num_blocks: int = NUM_BLOCKS, window: int = 0) -> None:
+        self.window = window
         self.pool = BlockPool(num_blocks)
         self.cache = PrefixCache(self.pool)
-        self.blocks = SequenceBlocks(self.pool, self.cache)
+        self.blocks = SequenceBlocks(self.pool, self.cache, window)
         self.memory = [[-1] * BLOCK_SIZE for _ in range(num_blocks)]
         self.running: list[Sequence] = []
 
@@ -72,6 +73,7 @@ class Rig:
             self.blocks.offer(sequence)
         if sequence.has_pending_blocks and end == len(sequence):
             self.blocks.finish_prefill(sequence)
+        self.blocks.drop(sequence)
 
     def leave(self, sequence: Sequence, status: Status) -> None:
         self.running.remove(sequence)
@@ -87,13 +89,15 @@ class Rig:
         return given
 
     def check(self) -> None:
-        tables = [block for sequence in self.running for block in sequence.block_table]
+        tables = [block for sequence in self.running for block in sequence.held_blocks]
         assert self.pool.ref_counts == [tables.count(block) for block in range(self.pool.num_blocks)]
         assert self.pool.num_free == self.pool.num_blocks - len(set(tables))
         for sequence in self.running:
             computed = sequence.num_computed_tokens
             held = [token for block in sequence.block_table for token in self.memory[block]]
-            assert held[:computed] == sequence.token_ids[:computed]
+            seen = max(0, computed - self.window + 1) if self.window else 0
+            assert held[seen:computed] == sequence.token_ids[seen:computed]
+            assert sequence.num_dropped_blocks <= seen // BLOCK_SIZE
         self.check_cache()
 
     def check_cache(self) -> None:
@@ -117,9 +121,11 @@ class Rig:
 
 
 class Machine(RuleBasedStateMachine):
+    window = 0
+
     def __init__(self) -> None:
         super().__init__()
-        self.rig = Rig()
+        self.rig = Rig(window=self.window)
         self.waiting: list[Sequence] = []
         self.number = 0
 
@@ -211,8 +217,47 @@ class Machine(RuleBasedStateMachine):
         assert self.rig.pool.num_free == NUM_BLOCKS
 
 
+class WindowMachine(Machine):
+    """Each token sees the 20 before it."""
+
+    window = 21
+
+
 Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+WindowMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 test_machine = Machine.TestCase
+test_window_machine = WindowMachine.TestCase
+
+
+def test_blocks_out_of_the_window_are_given_back_and_still_found():
+    rig = Rig(num_blocks=8, window=17)
+    first = make_sequence(0, list(range(64)))
+    rig.admit(first)
+    assert rig.pool.num_free == 4
+    rig.compute(first, 64)
+    assert rig.pool.num_free == 7
+    rig.check()
+    rig.leave(first, Status.FINISHED)
+    # The blocks before the last are not needed to go on from it.
+    for block in first_blocks(rig, 3):
+        rig.cache._forget(block)
+    again = make_sequence(1, list(range(70)))
+    assert rig.blocks.num_cached(again) == 64
+    assert rig.admit(again)
+    assert len(again.held_blocks) == 2
+    rig.compute(again, 6)
+    rig.check()
+
+
+def first_blocks(rig: Rig, count: int) -> list[int]:
+    return [rig.cache.find(digest) for digest in HASHER.chain(HASHER.root(""), list(range(16 * count)))]
+
+
+def test_a_hit_within_a_window_is_exact_to_the_token():
+    for common in range(60):
+        rig = Rig(window=21)
+        rig.run(make_sequence(0, list(range(60))))
+        assert rig.run(make_sequence(1, [*range(common), 999, 998])) == common
 
 
 def test_a_hit_is_exact_to_the_token():

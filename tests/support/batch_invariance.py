@@ -105,6 +105,7 @@ def sampling_params(draw: st.DrawFn, vocab_size: int, most_tokens: int) -> Sampl
         stop_token_ids=draw(st.lists(token, max_size=1)),
         logprobs=draw(st.sampled_from([None, 2])),
         prompt_logprobs=draw(st.sampled_from([None, None, None, 1])),
+        skip_reading_prefix_cache=draw(st.sampled_from([None, None, True])),
     )
 
 
@@ -127,13 +128,16 @@ def requests(draw: st.DrawFn, *, most: int, vocab_size: int, max_model_len: int)
                 arrival_time=float(number),
                 priority=draw(st.integers(0, 1)),
                 cache_salt=draw(st.sampled_from(["", "", "other"])),
+                group=draw(st.sampled_from(["", "", "a group"])),
             )
         )
     return result
 
 
 @st.composite
-def engine_settings(draw: st.DrawFn, *, vocab_size: int, max_model_len: int) -> EngineSettings:
+def engine_settings(
+    draw: st.DrawFn, *, vocab_size: int, max_model_len: int, window: int = 0
+) -> EngineSettings:
     """Engines from roomy to hardly able to run: few sequences, small chunks, few blocks."""
     max_num_seqs = draw(st.sampled_from([1, 2, 5, 32]))
     chunked_prefill = draw(st.booleans())
@@ -145,6 +149,7 @@ def engine_settings(draw: st.DrawFn, *, vocab_size: int, max_model_len: int) -> 
             budget,
             max_num_seqs + draw(st.sampled_from([0, 1, 7, 40])),
             chunked_prefill=chunked_prefill,
+            window=window,
         ),
         max_model_len,
         vocab_size,

@@ -29,7 +29,9 @@ class HashExecutable:
 
     weight_bytes = 0
 
-    def __init__(self, vocab_size: int, limits: Limits) -> None:
+    def __init__(self, vocab_size: int, limits: Limits, window: int = 0) -> None:
+        """With a `window` only so many tokens count."""
+        self._window = window
         self.sampler = ReferenceSampler()
         self._vocab_size = vocab_size
         self._limits = limits
@@ -63,7 +65,8 @@ class HashExecutable:
         )
         logits = np.empty((len(batch.output_rows), self._vocab_size), dtype=np.float32)
         for output, row in enumerate(batch.output_rows):
-            before = np.arange(batch.positions[row] + 1)
+            end = batch.positions[row] + 1
+            before = np.arange(max(0, end - self._window) if self._window else 0, end)
             table = batch.block_tables[sequence_of[row]]
             read = self._slots[table[before // BLOCK_SIZE] * BLOCK_SIZE + before % BLOCK_SIZE]
             logits[output] = hashed_logits(read[:, 0], read[:, 1], self._vocab_size)

@@ -138,7 +138,7 @@ class Rig:
             if victim.status is Status.WAITING:
                 assert not victim.block_table
                 assert not victim.num_computed_tokens
-        references = Counter(block for sequence in running for block in sequence.block_table)
+        references = Counter(block for sequence in running for block in sequence.held_blocks)
         references.update(source for source, _ in step.copies)
         assert self.pool.ref_counts == [references[block] for block in range(self.num_blocks)]
 
