@@ -64,14 +64,17 @@ class Prometheus:
 
     def query(self, expression: str) -> list[float]:
         """The values of an instant query, without those that are no number."""
-        response = self.http.get("/query", params={"query": expression})
-        values = [float(series["value"][1]) for series in response.json()["data"]["result"]]
+        values = [float(series["value"][1]) for series in self.get("/query", query=expression)["result"]]
         return [value for value in values if not math.isnan(value)]
 
     def firing(self) -> set[str]:
         """The alerts that fire."""
-        alerts: list[dict[str, Any]] = self.http.get("/alerts").json()["data"]["alerts"]
+        alerts = self.get("/alerts")["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+    def get(self, path: str, **params: str) -> Any:
+        """Raises httpx.HTTPError also while it starts: it then listens, and answers 503 in plain text."""
+        return self.http.get(path, params=params).raise_for_status().json()["data"]
 
 
 def faster(rules: str) -> str:
@@ -97,7 +100,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         try:
             if condition():
                 return
-        except httpx.TransportError:  # It has not begun to listen.
+        except httpx.HTTPError:  # It is still starting.
             pass
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
