@@ -34,9 +34,9 @@ class Step:
     """What to run: `sequences[i]` computes its next `num_new_tokens[i]` tokens, `num_tokens` in all.
 
     The first `num_decodes` have one token to compute. `num_pairs` are the (query, key) pairs of the step's
-    attention. `copies` of blocks are to be made first, in order: their new owners go on from a part of the
-    content. `preempted` lost their blocks and wait again, or have got new ones in this very step.
-    `outgrown` have become longer than the whole pool and were removed.
+    attention, `num_prompt_pairs` of them of prompts. `copies` of blocks are to be made first, in order:
+    their new owners go on from a part of the content. `preempted` lost their blocks and wait again, or have
+    got new ones in this very step. `outgrown` have become longer than the whole pool and were removed.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
@@ -44,6 +44,7 @@ class Step:
     num_tokens: int = 0
     num_decodes: int = 0
     num_pairs: int = 0
+    num_prompt_pairs: int = 0
     copies: list[Copy] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
     outgrown: list[Sequence] = field(default_factory=list)
@@ -53,7 +54,9 @@ class Step:
         self.sequences.append(chunk.sequence)
         self.num_new_tokens.append(chunk.count)
         self.num_tokens += chunk.count
-        self.num_pairs += prompt_pairs(chunk.count, chunk.context)
+        num_pairs = prompt_pairs(chunk.count, chunk.context)
+        self.num_pairs += num_pairs
+        self.num_prompt_pairs += num_pairs
 
 
 class Scheduler:
@@ -140,8 +143,13 @@ class Scheduler:
 
     def observe(self, step: Step, seconds: float) -> None:
         """The step took that long; what later ones may hold follows from it."""
-        with_prompt = step.num_decodes < len(step.sequences)
-        self._budget.step_time.observe(step.num_tokens, step.num_pairs, seconds, with_prompt=with_prompt)
+        self._budget.step_time.observe(
+            step.num_tokens,
+            step.num_pairs,
+            seconds,
+            with_prompt=step.num_decodes < len(step.sequences),
+            num_prompt_pairs=step.num_prompt_pairs,
+        )
 
     def _schedule_decodes(self, step: Step) -> list[Sequence]:
         """Every running sequence that needs one token; returns those that need more."""

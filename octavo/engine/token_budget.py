@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from octavo.engine.prompt_room import Chunk, PromptRoom
 from octavo.engine.step_time import StepTime
 
-LONG_PROMPT_TIME = 0.75
+LONG_PROMPT_TIME = 0.65
 """Time for long prompts in a step, in units of what it takes without: decodes slow down by no more."""
 
 _MARGIN = 0.85
-"""Of a target: steps vary, and the way to the client takes time too."""
+"""Of the target between tokens: steps vary, and the way to the client takes time too."""
+_TTFT_MARGIN = 0.75
+"""Of the time left to a first token: chunks are whole tokens, and the last may be a whole step."""
 _LEAST_TIME = 0.1
 """Time for prompts in a step whose decodes alone miss the target, in units of what those take."""
 
@@ -79,5 +81,5 @@ class TokenBudget:
             work += self.step_time.prompt_seconds(chunk.num_left, chunk.context)
             left = chunk.sequence.arrival_time + ttft - now
             if left > 0.0:
-                share = max(share, work / (_MARGIN * left))
+                share = max(share, work / (_TTFT_MARGIN * left))
         return share

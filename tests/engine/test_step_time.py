@@ -15,37 +15,49 @@ positive = st.floats(1e-6, 1e-2)
 
 
 def steps(rng: random.Random, count: int):
-    """(tokens, pairs, with prompt) of steps with 1 to 64 sequences, half of them with a chunk."""
+    """(tokens, pairs of decodes, pairs of prompts) of steps, half of them with a chunk of a prompt."""
     for number in range(count):
         decodes = rng.randint(1, 64)
         pairs = decodes * rng.randint(1, 4000)
         if number % 2:
-            yield decodes, pairs, False
+            yield decodes, pairs, 0
         else:
             chunk, context = rng.randint(1, 500), rng.randint(0, 8000)
-            yield decodes + chunk, pairs + prompt_pairs(chunk, context), True
+            yield decodes + chunk, pairs, prompt_pairs(chunk, context)
 
 
-@given(
-    positive, positive.map(lambda each: each / 10), positive.map(lambda each: each / 1e4), st.integers(0, 9)
+costs = st.tuples(
+    positive, positive, positive.map(lambda each: each / 1e4), positive.map(lambda each: each / 1e4)
 )
-def test_a_machine_that_follows_the_model_is_known_exactly(base, per_token, per_pair, seed):
+
+
+@given(costs, st.integers(0, 9))
+def test_a_machine_that_follows_the_model_is_known_exactly(costs, seed: int):
+    base, per_token, per_pair, per_prompt_pair = costs
     model = StepTime()
-    for tokens, pairs, with_prompt in steps(random.Random(seed), 100):
-        seconds = base + per_token * tokens + per_pair * pairs
-        model.observe(tokens, pairs, seconds, with_prompt=with_prompt)
-    for tokens, pairs in [(1, 100), (32, 32_000), (512, 131_328)]:
-        assert model.seconds(tokens, pairs) == pytest.approx(
-            base + per_token * tokens + per_pair * pairs, rel=0.02
-        )
+    for tokens, pairs, prompt in steps(random.Random(seed), 100):
+        seconds = base + per_token * tokens + per_pair * pairs + per_prompt_pair * prompt
+        model.observe(tokens, pairs + prompt, seconds, with_prompt=prompt > 0, num_prompt_pairs=prompt)
+    for tokens, pairs in [(1, 100), (32, 32_000), (64, 250_000)]:
+        expected = base + per_token * tokens + per_pair * pairs
+        assert model.seconds(tokens, pairs) == pytest.approx(expected, rel=0.02, abs=0.02 * base)
+    expected = per_token * 100 + per_prompt_pair * prompt_pairs(100, 4000)
+    assert model.prompt_seconds(100, 4000) == pytest.approx(expected, rel=0.02, abs=0.02 * base)
 
 
-@given(positive, positive, positive.map(lambda each: each / 1e3), st.floats(0, 1), st.integers(0, 32_768))
-def test_tokens_within_is_the_inverse_of_prompt_seconds(base, per_token, per_pair, seconds, context):
+@given(costs, st.floats(0, 1), st.integers(0, 32_768))
+def test_tokens_within_is_the_inverse_of_prompt_seconds(costs, seconds: float, context: int):
+    base, per_token, _, per_pair = costs
     model = StepTime()
     for tokens in range(1, 20):
         pairs = tokens * tokens * 50
-        model.observe(tokens, pairs, base + per_token * tokens + per_pair * pairs, with_prompt=tokens > 10)
+        model.observe(
+            tokens,
+            pairs,
+            base + per_token * tokens + per_pair * pairs,
+            with_prompt=True,
+            num_prompt_pairs=pairs,
+        )
     count = model.tokens_within(seconds, context)
     assert count >= 0
     assert model.prompt_seconds(math.floor(count), context) <= seconds * (1 + 1e-9)

@@ -36,7 +36,7 @@ def slowdown(rig: Rig) -> float:
     return rig.seconds(step) / alone
 
 
-def test_a_long_prompt_slows_decoding_down_by_three_quarters_at_most():
+def test_a_long_prompt_slows_decoding_down_by_two_thirds_at_most():
     rig = rig_of()
     rig.add(long := prompt(rig, 100, 10_000))
     slowdowns = []
@@ -44,9 +44,9 @@ def test_a_long_prompt_slows_decoding_down_by_three_quarters_at_most():
         slowdowns.append(slowdown(rig))
     # The first chunks find out what a token costs.
     assert max(slowdowns[:5]) < 2.5
-    assert max(slowdowns[5:]) < 1.8
+    assert max(slowdowns[5:]) < 1.68
     # ... and the time that there is for it is used.
-    assert sum(slowdowns[5:]) / len(slowdowns[5:]) > 1.6
+    assert sum(slowdowns[5:]) / len(slowdowns[5:]) > 1.5
 
 
 def test_a_short_prompt_starts_beside_a_long_one():

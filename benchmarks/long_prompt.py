@@ -1,0 +1,160 @@
+"""A long prompt that arrives among streams that decode: what becomes of the time between their tokens.
+
+Run from the repository: `python benchmarks/long_prompt.py [--prompt 32000] [--streams 16]`. The model is a
+Llama of random weights (2 layers, 100 million parameters, 8 heads over 2 KV heads, Q8_0) with 32,768
+positions, made here, on the native backend and in this process. Prints the time between tokens before the
+prompt arrives, while it is computed, and after it is done and gone: in the meantime the streams have become
+longer, and slower for that alone. First in chunks, as by default, then with `enable_chunked_prefill=False`.
+Exits with 1 if with chunks the 99th percentile is twice that of before and after together, or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from octavo.config import EngineConfig
+from octavo.engine.build import scheduler_settings
+from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.messages import AddRequest
+from octavo.formats.tensor import Encoding, Tensor
+from octavo.model.decoder import trace
+from octavo.model.rope import Rope
+from octavo.model.spec import DecoderSpec
+from octavo.model.weights import weight_shapes
+from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.native import NativeBackend
+from octavo.sampling_params import SamplingParams
+
+LENGTH = 32_768
+SPEC = DecoderSpec(
+    family="llama",
+    num_layers=2,
+    hidden_size=1024,
+    num_heads=8,
+    num_kv_heads=2,
+    head_dim=64,
+    intermediate_size=16384,
+    vocab_size=4096,
+    max_position=LENGTH,
+    norm_eps=1e-5,
+    rope=Rope(dim=64, theta=10000.0),
+    windows=(0, 0),
+)
+STREAM_PROMPT = 100
+WARM_UP = 50
+BASELINE_SECONDS = 15.0
+MOST_RISE = 2.0
+
+
+def weights() -> dict[str, Tensor]:
+    """Random ones: what they are makes no difference to the time."""
+    random = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in weight_shapes(SPEC).items():
+        if len(shape) == 1:
+            tensors[name] = Tensor.from_array(np.ones(shape, np.float32))
+            continue
+        groups = random.integers(0, 256, (int(np.prod(shape)) // 32, 34), dtype=np.uint8)
+        groups[:, :2] = np.full((len(groups), 1), 5e-4, "<f2").view(np.uint8)
+        tensors[name] = Tensor(shape, Encoding.Q8_0, groups.reshape(-1))
+    tensors["rope"] = Tensor.from_array(SPEC.rope.table(LENGTH))
+    return tensors
+
+
+def make_engine(config: EngineConfig, num_streams: int) -> Engine:
+    """An engine with memory for all that the benchmark runs."""
+    scheduler = scheduler_settings(config, LENGTH)
+    limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
+    executable = NativeBackend().compile(trace(SPEC), weights(), kv_cache, limits)
+    num_blocks = (2 + num_streams) * LENGTH // 16
+    return Engine(executable, EngineSettings(scheduler, LENGTH, SPEC.vocab_size, num_blocks))
+
+
+def request(name: str, length: int) -> AddRequest:
+    """A prompt of that length which decodes for ever."""
+    prompt = np.random.default_rng(len(name) + length).integers(0, SPEC.vocab_size, length).tolist()
+    params = SamplingParams(temperature=0.0, max_tokens=LENGTH, ignore_eos=True, seed=0)
+    return AddRequest(name, prompt, params, [], time.monotonic())
+
+
+@dataclass
+class Gaps:
+    """Times between two tokens of a stream, in seconds, and the time to the prompt's first token."""
+
+    before: list[float] = field(default_factory=list)
+    during: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+    ttft: float = 0.0
+
+
+def measure(config: EngineConfig, num_streams: int, length: int) -> Gaps:
+    """Have the prompt arrive among streams that run already."""
+    engine = make_engine(config, num_streams)
+    for number in range(num_streams):
+        engine.add(request(f"stream {number}", STREAM_PROMPT + number))
+    for _ in range(WARM_UP):
+        engine.step()
+    last = dict.fromkeys((f"stream {number}" for number in range(num_streams)), time.monotonic())
+
+    def step(gaps: list[float]) -> bool:
+        outputs = {output.request_id for output in engine.step().outputs}
+        now = time.monotonic()
+        for name in last.keys() & outputs:
+            gaps.append(now - last[name])
+            last[name] = now
+        return "long" in outputs
+
+    gaps = Gaps()
+    began = time.monotonic()
+    while time.monotonic() - began < BASELINE_SECONDS:
+        step(gaps.before)
+    arrived = time.monotonic()
+    engine.add(request("long", length))
+    while not step(gaps.during):
+        pass
+    gaps.ttft = time.monotonic() - arrived
+    engine.abort(["long"])
+    began = time.monotonic()
+    while time.monotonic() - began < BASELINE_SECONDS:
+        step(gaps.after)
+    return gaps
+
+
+def main() -> int:
+    """Print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompt", type=int, default=32_000)
+    parser.add_argument("--streams", type=int, default=16)
+    args = parser.parse_args()
+    print(
+        f"A prompt of {args.prompt} tokens among {args.streams} streams; "
+        "milliseconds between tokens, p50 / p99"
+    )
+    print(f"{'':14} {'before':>15} {'while':>19} {'after':>15} {'p99 rise':>9} {'TTFT':>9}")
+    rises = []
+    for name, config in [
+        ("chunks", EngineConfig(max_num_seqs=args.streams + 1)),
+        ("whole prompts", EngineConfig(max_num_seqs=args.streams + 1, enable_chunked_prefill=False)),
+    ]:
+        gaps = measure(config, args.streams, args.prompt)
+        phases = [1e3 * np.percentile(each, [50, 99]) for each in (gaps.before, gaps.during, gaps.after)]
+        alone = 1e3 * np.percentile(gaps.before + gaps.after, 99)
+        rises.append(phases[1][1] / alone)
+        before, during, after = (f"{p50:.1f} / {p99:.1f}" for p50, p99 in phases)
+        print(
+            f"{name:14} {before:>15} {during:>19} {after:>15} {rises[-1]:8.2f}x {gaps.ttft:7.1f} s",
+            flush=True,
+        )
+    return int(rises[0] >= MOST_RISE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
