@@ -165,6 +165,7 @@ async def _complete(serving: Serving, generation: Generation, answer: AnswerMess
         async for prompt_index, output in outputs:
             usage.add(prompt_index, output)
             [completion] = output.outputs
+            _check_in_time(completion)
             answer.content = [TextBlock(completion.text)]
             answer.stop_reason, answer.stop_sequence = _stop(completion)
     answer.usage = _usage(usage)
@@ -189,6 +190,9 @@ async def _stream(
             if completion.text:
                 delta = {"type": "text_delta", "text": completion.text}
                 events += _event("content_block_delta", index=0, delta=delta)
+            if completion.finish_reason == "timeout" and events:
+                yield events  # What there is of the text comes before the error.
+            _check_in_time(completion)
             if completion.finish_reason is not None:
                 reason, sequence = _stop(completion)
                 events += _event("content_block_stop", index=0)
@@ -208,6 +212,12 @@ def _event(kind: str, **fields: Any) -> bytes:
 
 def _failed(error: Exception) -> bytes:
     return b"event: error\ndata: %b\n\n" % _encode(anthropic_error(error))
+
+
+def _check_in_time(completion: CompletionOutput) -> None:
+    """Raise APIError for an answer that the clock ended: Anthropic's API has no stop reason for that."""
+    if completion.finish_reason == "timeout":
+        raise APIError(504, "the answer was not complete when the request's time was over")
 
 
 def _stop(completion: CompletionOutput) -> tuple[str | None, str | None]:

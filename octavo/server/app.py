@@ -30,7 +30,9 @@ from octavo.server import (
 from octavo.server.admission import Admission
 from octavo.server.auth import APIKeyMiddleware
 from octavo.server.config import ServerConfig
+from octavo.server.drain import DrainMiddleware
 from octavo.server.errors import install_error_handlers
+from octavo.server.header_limit import HeaderLimitMiddleware
 from octavo.server.openapi import describe
 from octavo.server.serving import Serving, now
 
@@ -79,12 +81,18 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         app.include_router(live.router)
     install_error_handlers(app)
     describe(app)
+    app.add_middleware(DrainMiddleware, drain=serving.drain)
     if config.api_key:
         app.add_middleware(APIKeyMiddleware, keys=config.api_key)
     if config.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(
+        HeaderLimitMiddleware,
+        max_bytes=config.h11_max_incomplete_event_size,
+        max_count=config.h11_max_header_count,
+    )
     return app
 
 

@@ -6,6 +6,7 @@ from octavo.sampling_params import MAX_LOGPROBS, check_integer
 from octavo.server.conversation import render
 from octavo.server.errors import bad_input
 from octavo.server.generation import Generation
+from octavo.server.logprob_limit import check_logprobs
 from octavo.server.prompts import Prompt, encode, fit, limited
 from octavo.server.protocol import ChatCompletionRequest
 from octavo.server.serving import Serving
@@ -13,7 +14,7 @@ from octavo.server.serving import Serving
 
 async def chat_prompt(serving: Serving, body: ChatCompletionRequest) -> Prompt:
     """The conversation as the model is asked to go on with it; raises APIError that names what is wrong."""
-    text = render(serving, body)
+    text = await render(serving, body)
     [token_ids] = await encode(serving, [text], bool(body.add_special_tokens), "messages")
     return Prompt(token_ids, text)
 
@@ -47,10 +48,12 @@ async def chat_generation(
         param="messages",
         max_tokens_param=max_tokens_param,
     )
+    params = body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)
+    check_logprobs([prompt], [params], serving.config.max_logprobs, serving.engine.vocab_size, "top_logprobs")
     return Generation(
         response_id=response_id,
         prompts=[prompt],
-        params=[body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)],
+        params=[params],
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
         user=user,

@@ -13,6 +13,7 @@ from octavo.sampling_params import SamplingParams
 from octavo.server.body import json_response, read_body
 from octavo.server.disconnect import while_connected
 from octavo.server.generation import Generation, UsageCount
+from octavo.server.logprob_limit import check_logprobs
 from octavo.server.logprobs import legacy_logprobs, prompt_logprobs
 from octavo.server.openapi import described_by
 from octavo.server.prompts import Prompt, check_choices, completion_prompts, fit, limited
@@ -57,10 +58,13 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
         default_max_tokens=default_max_tokens,
         param="prompt",
     )
+    all_params = [_params(body, defaults, limit) for limit in limits]
+    most = serving.config.max_logprobs
+    check_logprobs(prompts, all_params, most, serving.engine.vocab_size, "logprobs")
     return Generation(
         response_id=response_id,
         prompts=prompts,
-        params=[_params(body, defaults, limit) for limit in limits],
+        params=all_params,
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
         user=user,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octavo.config import check_settings, setting
+from octavo.sampling_params import MAX_LOGPROBS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +21,23 @@ class ServerConfig:
     root_path: str = setting("", "Path prefix that a reverse proxy strips.", "Server")
     max_request_bytes: int = setting(
         32 << 20, "Largest request body; a larger one gets 413.", "Server", unit="bytes", low=1024
+    )
+    h11_max_incomplete_event_size: int = setting(
+        64 << 10,
+        "Largest headers of a request, together with its first line; larger ones get 431, or 400 where they "
+        "come in pieces.",
+        "Server",
+        unit="bytes",
+        low=1024,
+        aliases=("--max-header-bytes",),
+    )
+    h11_max_header_count: int = setting(256, "Most headers of a request; more get 431.", "Server", low=16)
+    max_logprobs: int = setting(
+        20,
+        "Most log probabilities a token that a request may ask for; -1 allows the whole vocabulary too.",
+        "Server",
+        low=-1,
+        high=MAX_LOGPROBS,
     )
     max_waiting: int | None = setting(
         None,
@@ -46,6 +64,9 @@ class ServerConfig:
 
     chat_template: str | None = setting(
         None, "A Jinja file, or the template itself, in place of the model's chat template.", "Chat"
+    )
+    chat_template_timeout: float = setting(
+        5.0, "How long a chat template may take to write a prompt.", "Chat", unit="seconds", low=0.01
     )
     trust_request_chat_template: bool = setting(
         False, "Let requests bring their own chat template, which runs on the server, sandboxed.", "Chat"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from octavo.server.errors import APIError, bad_input
@@ -10,12 +13,24 @@ from octavo.server.serving import Serving
 
 ROLES = ("system", "developer", "user", "assistant")
 _RESERVED = frozenset(
-    ("messages", "tools", "documents", "chat_template", "add_generation_prompt", "continue_final_message")
+    (
+        "self",
+        "messages",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+    )
 )
 
 
-def render(serving: Serving, body: ChatCompletionRequest) -> str:
-    """The prompt's text; raises APIError for messages that are not text and for what the template refuses."""
+async def render(serving: Serving, body: ChatCompletionRequest) -> str:
+    """The prompt's text, written on a thread: a template must not hold up the streams of others.
+
+    Raises APIError for messages that are not text, for what the template refuses, and for one that takes too
+    long.
+    """
     if body.chat_template is not None and not serving.config.trust_request_chat_template:
         raise APIError(
             400,
@@ -34,15 +49,24 @@ def render(serving: Serving, body: ChatCompletionRequest) -> str:
         for message in messages:
             message["role"] = "system" if message["role"] == "developer" else message["role"]
     continues = bool(body.continue_final_message)
+    write = partial(
+        serving.engine.tokenizer.apply_chat_template,
+        messages,
+        documents=body.documents,
+        add_generation_prompt=not continues and body.add_generation_prompt is not False,
+        continue_final_message=continues,
+        chat_template=template,
+        **kwargs,
+    )
     with bad_input(("messages", "chat_template", "chat_template_kwargs")):
-        return serving.engine.tokenizer.apply_chat_template(
-            messages,
-            documents=body.documents,
-            add_generation_prompt=not continues and body.add_generation_prompt is not False,
-            continue_final_message=continues,
-            chat_template=template,
-            **kwargs,
-        )
+        return await asyncio.to_thread(_within, serving.config.chat_template_timeout, write)
+
+
+def _within(seconds: float, write: Callable[[], str]) -> str:
+    from octavo.tokenizer.chat_template import rendering_time  # jinja2 takes 50 ms to import
+
+    with rendering_time(seconds):
+        return write()
 
 
 def _plain(path: str, message: Message) -> dict[str, Any]:

@@ -18,6 +18,7 @@ _TYPES = {
     413: "RequestTooLargeError",
     415: "UnsupportedMediaTypeError",
     429: "RateLimitError",
+    431: "HeadersTooLargeError",
     503: "ServiceUnavailableError",
     504: "TimeoutError",
 }
@@ -29,6 +30,7 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 ANTHROPIC_PATH = "/v1/messages"
 OLLAMA_PATH = "/api/"

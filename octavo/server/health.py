@@ -1,4 +1,4 @@
-"""Whether the server can answer, and which version it is; open to probes without a key."""
+"""Whether the server can answer, how busy it is, and which version it is; open to probes without a key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ router = APIRouter()
 @router.get("/health")
 @router.api_route("/ping", methods=["GET", "POST"], include_in_schema=False)
 async def health(request: Request) -> Response:
-    """200 while the engine takes requests, 503 when it does not."""
-    if not serving_of(request).engine.healthy:
+    """200 while requests are taken, 503 when the engine is down or the server is shutting down."""
+    serving = serving_of(request)
+    if serving.drain.begun:
+        raise APIError(503, "the server is shutting down")
+    if not serving.engine.healthy:
         raise APIError(503, "the engine is down")
     return Response()
+
+
+@router.get("/load")
+async def load(request: Request) -> dict[str, int]:
+    """How many requests are open, those of probes and monitoring apart; vLLM's."""
+    return {"server_load": serving_of(request).drain.num_open}
 
 
 @router.get("/version")

@@ -18,6 +18,9 @@ from octavo.server.errors import APIError, bad_input
 MAX_ID_CHARS = 256
 MAX_PRIORITY = 2**31 - 1
 MAX_TIMEOUT = 7 * 24 * 3600.0
+MAX_STOP_TOKEN_IDS = 1024
+"""Each token that is generated is looked for among them."""
+MAX_ALLOWED_TOKEN_IDS = 1 << 20
 
 SAMPLING_FIELDS = (
     "n",
@@ -160,6 +163,12 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
             if text is not None and not 1 <= len(text) <= MAX_ID_CHARS:
                 raise APIError(400, f"{name} must have 1 to {MAX_ID_CHARS} characters, got {len(text)}", name)
+        for name, token_ids, most in (
+            ("stop_token_ids", self.stop_token_ids, MAX_STOP_TOKEN_IDS),
+            ("allowed_token_ids", self.allowed_token_ids, MAX_ALLOWED_TOKEN_IDS),
+        ):
+            if token_ids is not None and len(token_ids) > most:
+                raise APIError(400, f"{name} takes at most {most} token ids, got {len(token_ids)}", name)
         with bad_input(self.__struct_fields__):
             if self.priority is not None:
                 check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import logging
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -13,25 +16,64 @@ from uvicorn.config import LOGGING_CONFIG
 
 from octavo.observe.logs import log_as_json
 from octavo.server.config import ServerConfig
+from octavo.server.drain import Drain
+from octavo.server.serving import Serving
+
+_log = logging.getLogger(__name__)
 
 
 class HTTPServer(uvicorn.Server):
     """uvicorn, which says when it answers. The first signal lets open requests finish, a second does not.
 
-    `on_stop` ends, before it waits for open requests, those that would never finish.
+    While they finish it goes on listening, so that probes and clients are told: see `Drain`. `on_stop` ends,
+    before it waits for open requests, those that would never finish.
     """
 
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        drain: Drain,
+        drain_timeout: float,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._on_stop = on_stop
+        self._drain = drain
+        self._drain_timeout = drain_timeout
+        self._loop: asyncio.AbstractEventLoop
+        self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; may interrupt anything."""
+        if self._drain.begun or not self.started:
+            self.should_exit = self.force_exit = True
+        else:
+            self._drain.begun = True
+            self._loop.call_soon_threadsafe(self.drain)
+
+    def drain(self) -> None:
+        """Refuse new requests, and end when those that are open have finished or their time is over."""
+        self._drain.begin()
+        self._on_stop()
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._exit_when_drained())
+
+    async def _exit_when_drained(self) -> None:
+        _log.info(
+            "shutting down; %d requests have up to %g s to finish", self._drain.num_open, self._drain_timeout
+        )
+        if not await self._drain.finished(self._drain_timeout):
+            _log.warning("%d requests are cut off (--shutdown-timeout)", self._drain.num_open)
+            self.config.timeout_graceful_shutdown = 0
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections and wait for open requests."""
@@ -49,6 +91,9 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
         log_config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     settings = uvicorn.Config(
         app,
+        # The other parser that uvicorn knows sets no bound on the headers of a request.
+        http="h11",
+        h11_max_incomplete_event_size=config.h11_max_incomplete_event_size,
         log_config=log_config,
         log_level=config.uvicorn_log_level,
         root_path=config.root_path,
@@ -57,4 +102,8 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
     )
-    return HTTPServer(settings, on_ready, app.state.live_feed.close)
+    serving = app.state.serving
+    assert isinstance(serving, Serving)
+    return HTTPServer(
+        settings, on_ready, app.state.live_feed.close, serving.drain, float(config.shutdown_timeout)
+    )

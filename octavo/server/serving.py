@@ -15,6 +15,7 @@ from octavo.observe.metrics import Metrics
 from octavo.server.admission import Admission
 from octavo.server.auth import api_key
 from octavo.server.config import ServerConfig
+from octavo.server.drain import Drain
 from octavo.server.errors import APIError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Serving:
     chat_template: str | None
     created: int
     admission: Admission
+    drain: Drain = field(default_factory=Drain)
     _count: int = field(default=0, init=False)
 
     def check_model(self, name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from octavo.server.protocol import ChatCompletionRequest, Message
 from octavo.server.serving import Serving, serving_of
 
 router = APIRouter()
+
+MAX_DETOKENIZED = 1 << 20
 
 
 class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -64,8 +67,9 @@ async def tokenize(request: Request) -> Response:
     body = await read_body(request, TokenizeRequest, serving.config.max_request_bytes)
     serving.check_model(body.model)
     token_ids = await _tokens(serving, body)
-    texts = [serving.engine.tokenizer.token_text(token_id) for token_id in token_ids]
-    strings = texts if body.return_token_strs else None
+    strings = None
+    if body.return_token_strs:
+        strings = [serving.engine.tokenizer.token_text(token_id) for token_id in token_ids]
     return json_response(Tokens(len(token_ids), serving.engine.max_model_len, token_ids, strings))
 
 
@@ -75,9 +79,12 @@ async def detokenize(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, DetokenizeRequest, serving.config.max_request_bytes)
     serving.check_model(body.model)
+    if len(body.tokens) > MAX_DETOKENIZED:
+        raise APIError(400, f"tokens takes at most {MAX_DETOKENIZED}, got {len(body.tokens)}", "tokens")
     check_vocabulary("tokens", body.tokens, serving.engine.vocab_size)
+    decode = serving.engine.tokenizer.decode
     with bad_input(("tokens",)):
-        return json_response(Text(serving.engine.tokenizer.decode(body.tokens, skip_special_tokens=False)))
+        return json_response(Text(await asyncio.to_thread(decode, body.tokens, skip_special_tokens=False)))
 
 
 async def _tokens(serving: Serving, body: TokenizeRequest) -> list[int]:

@@ -9,10 +9,13 @@ write is bounded.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
@@ -35,6 +38,17 @@ _CONTINUE_TAG = "\ue000continue here\ue000 "
 """Marks the end of the final message while it renders. Its last space shows whether the template trims."""
 
 _iterations_left: ContextVar[int] = ContextVar("iterations_left")
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+@contextmanager
+def rendering_time(seconds: float) -> Iterator[None]:
+    """Let each template inside render for so long: past it, rendering raises ValueError at its next step."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def render_chat(
@@ -94,6 +108,7 @@ class CompiledTemplate:
         pieces, length = [], 0
         try:
             for piece in self._template.generate(variables):
+                _check_time()
                 pieces.append(piece)
                 length += len(piece)
                 if length > MAX_PROMPT_CHARS:
@@ -106,7 +121,7 @@ class CompiledTemplate:
         return "".join(pieces)
 
 
-@lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=32)
 def compile_template(source: str) -> CompiledTemplate:
     """Compile a template, once for each source."""
     return CompiledTemplate(source)
@@ -146,6 +161,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             block.filter = _filtered(block.filter, "_measured", block.lineno)
         return tree
 
+    def call(self, context: jinja2.runtime.Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+        _check_time()  # Macros can call each other without a loop.
+        return super().call(context, called, *args, **kwargs)
+
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and not (abs(left) <= 1 << 32 and abs(right) <= 64):
             raise jinja2.exceptions.SecurityError("a power is too large")
@@ -173,11 +192,28 @@ def _filtered(node: jinja2.nodes.Node | None, name: str, line: int) -> jinja2.no
 
 def _counted(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
+        _check_time()
         left = _iterations_left.get() - 1
         if left < 0:
             raise jinja2.exceptions.SecurityError(f"its loops ran more than {MAX_LOOP_ITERATIONS} times")
         _iterations_left.set(left)
         yield value
+
+
+def _check_time() -> None:
+    if time.monotonic() > _deadline.get():
+        raise jinja2.exceptions.SecurityError("it took too long")
+
+
+def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that looks at the time first: a long chain of them needs neither loop nor call."""
+
+    @functools.wraps(function)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        _check_time()
+        return function(*args, **kwargs)
+
+    return timed
 
 
 def _measured(value: Any) -> Any:
@@ -216,7 +252,9 @@ def _make_environment() -> _Environment:
         "_counted": _counted,
         "_measured": _measured,
     }
-    environment.filters.update(filters)
+    environment.filters = {
+        name: _timed(function) for name, function in {**environment.filters, **filters}.items()
+    }
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment
 

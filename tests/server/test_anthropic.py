@@ -122,3 +122,22 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
             rest = [line for line in lines if line]
     assert rest[-2] == "event: error"
     assert "overloaded_error" in rest[-1]
+
+
+def test_an_answer_that_the_clock_ends_is_an_error_not_an_end_of_turn() -> None:
+    long = {**BODY, "max_tokens": 200, "stop_sequences": []}
+    with live_server(ServerConfig(request_timeout=1.0), step_seconds=0.1) as server:
+        response = server.post("/v1/messages", **long)
+        assert response.status_code == 504
+        assert response.json()["error"]["type"] == "timeout_error"
+        with (
+            anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=20) as client,
+            pytest.raises(anthropic.APIStatusError, match="not complete"),
+            client.messages.stream(**{**GIVEN, "max_tokens": 200}) as stream,
+        ):
+            for _ in stream.text_stream:
+                pass
+        events = server.post("/v1/messages", **long, stream=True).text
+        assert "content_block_delta" in events
+        assert "end_turn" not in events
+        assert '"type":"timeout_error"' in events

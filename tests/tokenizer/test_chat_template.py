@@ -342,6 +342,23 @@ def test_endless_loops_end(ours: Tokenizer, template: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set x = range(99999)|list %}{{ x" + "|sort" * 20_000 + "|length }}",
+    ],
+)
+def test_time_ends(ours: Tokenizer, template: str) -> None:
+    with (
+        chat_template.rendering_time(0.05),
+        pytest.raises(ValueError, match=r"it took too long|its loops|nested too deeply"),
+    ):
+        ours.apply_chat_template(HELLO, chat_template=template)
+    assert ours.apply_chat_template(HELLO, chat_template="x") == "x"
+
+
 def test_endless_output_ends(ours: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_template, "MAX_PROMPT_CHARS", 10_000)
     template = "{% for a in range(50000) %}{{ a }}{% endfor %}"
