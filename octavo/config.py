@@ -83,9 +83,22 @@ class EngineConfig:
     quantization: str | None = setting(
         None,
         "How a Hugging Face checkpoint is quantised. Default: what its config.json says, which a value given "
-        "here is checked against, or stands in for where it says nothing.",
+        "here is checked against, or stands in for where it says nothing. int8, int4, fp8 and awq-like round "
+        "a checkpoint of 16 or 32 bits, GGUF too, while it is loaded; awq-like is int4 with scales that a "
+        "short text calibrates.",
         "Model",
-        choices=("awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4", "gguf"),
+        choices=(
+            "int8",
+            "int4",
+            "fp8",
+            "awq-like",
+            "awq",
+            "gptq",
+            "compressed-tensors",
+            "bitsandbytes",
+            "mxfp4",
+            "gguf",
+        ),
     )
     max_model_len: int | None = setting(
         None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from octavo.formats.gguf import GGUFFile
+from octavo.formats.on_load import ON_LOAD
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Tensor
 
@@ -29,11 +30,12 @@ class Checkpoint(Protocol):
 def open_checkpoint(path: Path, quantization: str | None = None) -> GGUFFile | SafetensorsDirectory:
     """A GGUF file, or a Hugging Face directory with config.json, quantised or not.
 
-    `quantization` is checked against what the checkpoint says of itself, and believed where it says nothing.
+    `quantization` is checked against what the checkpoint says of itself, and believed where it says nothing;
+    one of `octavo.formats.on_load.ON_LOAD` leaves a checkpoint as it is that is not quantised.
     Raises ValueError, of one line and naming `path`, when it is neither or not sound.
     """
     if not path.is_dir():
-        if quantization not in (None, "gguf"):
+        if quantization not in (None, "gguf", *ON_LOAD):
             raise ValueError(
                 f"quantization (--quantization) is {quantization}, but {path} is a GGUF file, whose tensors "
                 "say how they are quantised; leave it out"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.normalise import RUNS, normalise
@@ -70,20 +71,24 @@ def stored_weights(checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpe
 
 
 def load_weights(
-    checkpoint: GGUFFile | SafetensorsDirectory, family: Family, spec: DecoderSpec, dtype: str
+    checkpoint: GGUFFile | SafetensorsDirectory,
+    family: Family,
+    spec: DecoderSpec,
+    stored: dict[str, Weight],
+    dtype: str,
 ) -> dict[str, Tensor]:
-    """Every weight of `spec` by canonical name, without the rope table.
+    """Every weight of `spec` by canonical name, from the `stored_weights`, without the rope table.
 
     Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
     brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
-    Tied embeddings are one Tensor under both names. Raises ValueError as `stored_weights`.
+    Tied embeddings are one Tensor under both names, unless `stored` has a head.
     """
-    weights = _convert(stored_weights(checkpoint, spec), dtype)
+    weights = _convert(stored, dtype)
     if isinstance(checkpoint, GGUFFile) and family.gguf_interleaved:
         for weight, tensor in weights.items():
             if ".attn.q." in weight or ".attn.k." in weight:
                 weights[weight] = _half_split(tensor, spec)
-    if spec.tie_embeddings:
+    if spec.tie_embeddings and "lm_head.weight" not in weights:
         weights["lm_head.weight"] = weights["embed.weight"]
     return weights
 
@@ -127,13 +132,18 @@ def _check_names(checkpoint: GGUFFile | SafetensorsDirectory, expected: set[str]
         raise ValueError(f"{checkpoint.path}: tensor {name!r} is not part of the model that is described")
 
 
+def half_split_order(rows: int, head_dim: int) -> NDArray[np.intp]:
+    """Which of interleaved `rows`, heads of `head_dim`, each half-split row is."""
+    pairs = np.arange(rows).reshape(-1, head_dim // 2, 2)
+    return pairs.swapaxes(1, 2).reshape(-1)
+
+
 def _half_split(tensor: Tensor, spec: DecoderSpec) -> Tensor:
     """`tensor`, of q or k, with the rows of each head put from interleaved rotary pairs to half-split ones.
 
     llama.cpp's converter stores row `i` of a head's first half at `2 i` and of its second half at `2 i + 1`.
     """
-    rows = np.arange(tensor.shape[0]).reshape(-1, spec.head_dim // 2, 2)
-    order = rows.swapaxes(1, 2).reshape(-1)
+    order = half_split_order(tensor.shape[0], spec.head_dim)
     if len(tensor.shape) == 1:
         return Tensor.from_array(tensor.to_float32()[order])
     return tensor.take_rows(order)

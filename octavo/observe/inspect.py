@@ -18,10 +18,11 @@ from octavo.engine.machine_memory import Memory
 from octavo.engine.memory import num_kv_blocks
 from octavo.formats.checkpoint import open_checkpoint
 from octavo.formats.normalise import runs_as
+from octavo.formats.on_load import rounded_on_load
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import Weight
 from octavo.model.decoder import trace
-from octavo.model.load import describe, resolve_max_model_len, resolve_model
+from octavo.model.load import describe, resolve_max_model_len, resolve_model, rounds_on_load
 from octavo.model.weights import stored_weights
 from octavo.runtime.backend import BLOCK_SIZE
 
@@ -108,7 +109,9 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
     checkpoint = open_checkpoint(path, config.quantization)
     spec = describe(checkpoint).spec
     max_model_len = resolve_max_model_len(spec, config.max_model_len)
-    weights = stored_weights(checkpoint, spec)
+    stored = weights = stored_weights(checkpoint, spec)
+    if rounds_on_load(checkpoint, config.quantization):
+        weights = rounded_on_load(stored, str(config.quantization), path, {})
     program, kv_cache = trace(spec), kv_cache_spec(config, spec)
     limits = step_limits(scheduler_settings(config, max_model_len))
 
@@ -137,8 +140,8 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
         intermediate_size=spec.intermediate_size,
         vocab_size=spec.vocab_size,
         tie_embeddings=spec.tie_embeddings,
-        parameters=sum(prod(each.shape) for each in weights.values()),
-        stored_bytes=sum(each.stored_bytes for each in weights.values()),
+        parameters=sum(prod(each.shape) for each in stored.values()),
+        stored_bytes=sum(each.stored_bytes for each in stored.values()),
         packed_bytes=packed,
         activation_bytes=activations,
         kv_bytes_per_token=kv_cache.block_bytes // BLOCK_SIZE,

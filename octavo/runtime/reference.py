@@ -28,7 +28,7 @@ class ReferenceBackend:
     ) -> ReferenceExecutable:
         """Dequantise the weights. Raises ValueError for an unknown op or a missing weight."""
         for each in program.instructions:
-            if each.op not in _OPS:
+            if each.op not in OPS:
                 raise ValueError(f"the reference backend has no op {each.op!r}")
         missing = [name for name in program.weight_names if name not in weights]
         if missing:
@@ -45,7 +45,9 @@ class ReferenceExecutable:
         self._kv_spec = kv_cache
         # Tied embeddings are one Tensor under two names: decode it once.
         decoded = {id(weights[name]): weights[name].to_float32() for name in program.weight_names}
-        self.weights = {name: decoded[id(weights[name])] for name in program.weight_names}
+        self.weights: Mapping[str, Floats] = {
+            name: decoded[id(weights[name])] for name in program.weight_names
+        }
         self.weight_bytes = sum(each.nbytes for each in decoded.values())
         self.allocate_kv_cache(0)
 
@@ -84,7 +86,7 @@ class ReferenceExecutable:
 
         for each in self._program.instructions:
             inputs = [array(view) for view in each.inputs]
-            array(each.output)[:] = _OPS[each.op](self, batch, each, inputs)
+            array(each.output)[:] = OPS[each.op](self, batch, each, inputs)
         return array(self._program.result)
 
 
@@ -170,7 +172,7 @@ def _gather_rows(run: ReferenceExecutable, batch: Batch, op: Instruction, inputs
     return inputs[0][batch.output_rows]
 
 
-_OPS: dict[str, Op] = {
+OPS: dict[str, Op] = {
     "embedding": _embedding,
     "rms_norm": _rms_norm,
     "head_rms_norm": _head_rms_norm,

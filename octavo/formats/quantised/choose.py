@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from octavo.formats.on_load import ON_LOAD
 from octavo.formats.quantised.awq import AWQ
 from octavo.formats.quantised.bitsandbytes import BITSANDBYTES
 from octavo.formats.quantised.compressed_tensors import COMPRESSED_TENSORS
@@ -24,9 +25,13 @@ _OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 def quantised(directory: SafetensorsDirectory, requested: str | None) -> SafetensorsDirectory:
     """`directory` as its quantization_config says, or as `requested` where it says nothing; else itself.
 
-    Raises ValueError when the two differ, and for a method or settings that octavo does not read.
+    It stays itself too where `requested` is what weights of 16 or 32 bits are rounded to while they are
+    loaded: "fp8" is that where the directory has no scales of FP8 weights. Raises ValueError when the two
+    differ, and for a method or settings that octavo does not read.
     """
     stated, settings = _stated(directory)
+    if stated is None and requested in ON_LOAD and not _has_scales(directory, requested):
+        return directory
     if stated is not None and requested not in (None, stated):
         raise ValueError(
             f"quantization (--quantization) is {requested}, but {directory.path} is quantised by {stated}; "
@@ -42,6 +47,10 @@ def quantised(directory: SafetensorsDirectory, requested: str | None) -> Safeten
         )
     fields = Fields({"quantization_config": settings}).group("quantization_config")
     return QuantisedDirectory(directory.path, METHODS[name], fields)
+
+
+def _has_scales(directory: SafetensorsDirectory, name: str) -> bool:
+    return name in METHODS and any(each.endswith(METHODS[name].markers) for each in directory.tensors)
 
 
 def _stated(directory: SafetensorsDirectory) -> tuple[str | None, dict[str, Any]]:

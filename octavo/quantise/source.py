@@ -1,0 +1,54 @@
+"""A model's weights as floats, one at a time, in the order and under the names that octavo runs them in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.gguf import GGUFFile
+from octavo.formats.groups import Floats
+from octavo.formats.safetensors import SafetensorsDirectory
+from octavo.formats.weight import Weight
+from octavo.model.families.registry import family_of
+from octavo.model.spec import DecoderSpec
+from octavo.model.weights import half_split_order, stored_weights
+
+
+class Source(Mapping[str, Floats]):
+    """The weights of `checkpoint` by canonical name: each is dequantised anew when it is asked for.
+
+    `stored` are the same as the checkpoint has them. Tied embeddings are under both names. Raises ValueError
+    as `stored_weights`.
+    """
+
+    def __init__(self, checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec) -> None:
+        self.path: Path = checkpoint.path
+        self.spec = spec
+        self.stored: dict[str, Weight] = stored_weights(checkpoint, spec)
+        self._interleaved = isinstance(checkpoint, GGUFFile) and family_of(checkpoint).gguf_interleaved
+
+    def __getitem__(self, name: str) -> Floats:
+        values = self._weight(name).to_float32()
+        return values[self.row_order(name)] if self.is_interleaved(name) else values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def is_interleaved(self, name: str) -> bool:
+        """Whether the checkpoint has the rows of `name` in the order of interleaved rotary pairs."""
+        return self._interleaved and (".attn.q." in name or ".attn.k." in name)
+
+    def row_order(self, name: str) -> NDArray[np.intp]:
+        """Which stored row each row of an interleaved weight is."""
+        return half_split_order(self.stored[name].shape[0], self.spec.head_dim)
+
+    def _weight(self, name: str) -> Weight:
+        if name == "lm_head.weight" and self.spec.tie_embeddings:
+            return self.stored["embed.weight"]
+        return self.stored[name]

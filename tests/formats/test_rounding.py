@@ -1,0 +1,123 @@
+"""Rounding to int8, int4 and FP8 against gguf-py, torch, and the error that simpler rounding leaves."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from octavo.formats.rounding import (
+    encode_e4m3,
+    float8_groups,
+    round_float8,
+    round_int4,
+    round_int4_zero_points,
+    round_int8,
+)
+
+
+def weights(rows=64, cols=256, seed=0):
+    """As heavy-tailed as those of a model."""
+    return np.random.default_rng(seed).standard_t(5, (rows, cols)).astype(np.float32) * np.float32(0.02)
+
+
+def error(rounded, values, importance=1.0):
+    return float((np.square(rounded.values() - values) * importance).sum())
+
+
+def test_int8_is_as_near_as_gguf_py():
+    values = weights()
+    theirs = gguf.dequantize(
+        gguf.quantize(values, GGMLQuantizationType.Q8_0), GGMLQuantizationType.Q8_0
+    ).reshape(values.shape)
+    ours = round_int8(values)
+    assert np.abs(ours.values() - values).max() <= np.abs(theirs - values).max() * 1.001
+    assert error(ours, values) <= np.square(theirs - values).sum() * 1.001
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_int4_search_beats_the_largest_value_alone(size):
+    values = weights()
+    groups = values.reshape(-1, size)
+    largest = groups[np.arange(len(groups)), np.abs(groups).argmax(axis=1)][:, None] / -8
+    plain = np.clip(np.rint(groups / largest), -8, 7) * largest
+    assert error(round_int4(values, size), values) < 0.97 * np.square(plain - groups).sum()
+
+
+def test_int4_beats_gguf_py():
+    values = weights()
+    kind = GGMLQuantizationType.Q4_0
+    theirs = gguf.dequantize(gguf.quantize(values, kind), kind).reshape(values.shape)
+    assert error(round_int4(values), values) < 0.97 * np.square(theirs - values).sum()
+
+
+def test_int4_with_zero_points_suits_values_to_one_side():
+    values = np.abs(weights())
+    assert error(round_int4_zero_points(values), values) < 0.5 * error(round_int4(values), values)
+    assert round_int4_zero_points(values).codes.dtype == np.uint8
+
+
+@pytest.mark.parametrize("rounding", [round_int4, round_int4_zero_points])
+def test_importance_moves_the_error_to_other_columns(rounding):
+    values = weights(cols=128)
+    importance = np.where(np.arange(128) % 4 == 0, np.float32(100), np.float32(1))
+    assert error(rounding(values, 32, importance), values, importance) < 0.9 * error(
+        rounding(values), values, importance
+    )
+
+
+@given(
+    arrays.arrays(
+        np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False).filter(
+            lambda value: value == 0 or abs(value) > 1e-2
+        )
+    )
+)  # fmt: skip
+def test_no_value_is_further_off_than_a_step(values):
+    eight, four, zeros = round_int8(values), round_int4(values), round_int4_zero_points(values)
+    for rounded, steps in ((eight, 0.51), (four, 1.6), (zeros, 4.0)):
+        step = np.abs(rounded.scales)[..., None]
+        missed = np.abs(rounded.values() - values).reshape(rounded.codes.shape)
+        assert (missed <= step * steps + np.abs(values).max() * 1e-3).all()
+        assert rounded.codes.dtype.itemsize == 1
+
+
+def test_scales_are_float16_numbers():
+    values = weights()
+    for rounded in (round_int8(values), round_int4(values), round_int4_zero_points(values)):
+        assert np.array_equal(rounded.scales, rounded.scales.astype(np.float16).astype(np.float32))
+
+
+def test_every_e4m3_code_and_everything_between():
+    grid = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
+    grid = grid[np.isfinite(grid)]
+    between = np.concatenate([grid, np.linspace(-500, 500, 20001, dtype=np.float32), weights().ravel()])
+    halves = np.sort(grid)
+    between = np.concatenate([between, (halves[1:] + halves[:-1]) / 2, np.geomspace(2**-12, 448, 5000)])
+    between = between.astype(np.float32)
+    clipped = torch.from_numpy(np.clip(between, -448, 448))
+    expected = clipped.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+    assert np.array_equal(encode_e4m3(between), expected)
+
+
+def test_float8_rows():
+    values = weights()
+    codes, scales = round_float8(values)
+    assert np.allclose(np.abs(values).max(axis=1, keepdims=True), scales * 448)
+    assert (np.abs(float8_groups(values).values() - values) <= np.abs(values) / 16 + scales * 2**-9).all()
+    assert codes.dtype == np.uint8
+
+
+@pytest.mark.parametrize("rounding", [round_int8, round_int4, round_int4_zero_points, float8_groups])
+def test_zeros_and_what_is_not_finite(rounding):
+    assert (rounding(np.zeros((2, 64), np.float32)).values() == 0).all()
+    for value in (np.inf, np.nan):
+        broken = np.zeros((2, 64), np.float32)
+        broken[1, 3] = value
+        with pytest.raises(ValueError, match="not finite"), np.errstate(all="ignore"):
+            rounding(broken)

@@ -1,0 +1,92 @@
+"""AWQ's scaling: it leaves what the model computes as it was, and helps where inputs have outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.batches import run_schedule
+from support.tiny_models import CONFIGS, make_model
+
+from octavo.formats.checkpoint import open_checkpoint
+from octavo.formats.rounding import round_int4
+from octavo.formats.scaling import Scaling
+from octavo.formats.tensor import Tensor
+from octavo.model.decoder import trace
+from octavo.model.load import describe
+from octavo.quantise.awq import awq_scalings
+from octavo.quantise.source import Source
+from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.reference import ReferenceBackend
+
+SEQUENCES = np.random.default_rng(4).integers(0, 160, (3, 40)).tolist()
+
+
+def importance_blind(values, importance):
+    return round_int4(values)
+
+
+def source_of(name, path, outliers=()):
+    model = make_model(name)
+    for column in outliers:
+        for layer in model.model.layers:
+            layer.input_layernorm.weight.data[column] *= 30
+            layer.post_attention_layernorm.weight.data[column] *= 30
+    model.save_pretrained(path)
+    checkpoint = open_checkpoint(path)
+    return Source(checkpoint, describe(checkpoint).spec)
+
+
+def logits(source, weights):
+    spec = source.spec
+    tensors = {name: Tensor.from_array(values) for name, values in weights.items()}
+    tensors["rope"] = Tensor.from_array(spec.rope.table(64))
+    if spec.tie_embeddings:
+        tensors["lm_head.weight"] = tensors["embed.weight"]
+    kv = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "float32")
+    executable = ReferenceBackend().compile(trace(spec), tensors, kv, Limits(64, 64, 1))
+    (rows,) = run_schedule(executable, SEQUENCES[:1], [[(0, 40)]])
+    return np.stack([rows[position] for position in range(40)])
+
+
+def scaled(source, scalings):
+    return {name: scalings.get(name, Scaling()).apply(values) for name, values in source.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "llama-wide"])
+def test_the_model_computes_the_same(name, tmp_path):
+    source = source_of(name, tmp_path, outliers=(5, 11))
+    scalings = awq_scalings(source.spec, source, SEQUENCES, importance_blind)
+    folded = [name for name, each in scalings.items() if each.rows is not None]
+    assert any("attn_norm" in name for name in folded)
+    assert any("mlp_norm" in name for name in folded)
+    assert any("attn.v" in name for name in folded)
+    assert any("mlp.up" in name for name in folded)
+    expected = logits(source, dict(source))
+    assert np.allclose(logits(source, scaled(source, scalings)), expected, atol=2e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize(
+    "rounding", [importance_blind, lambda values, importance: round_int4(values, 32, importance)]
+)
+def test_outliers_are_rounded_better(rounding, tmp_path):
+    source = source_of("llama-wide", tmp_path, outliers=range(0, 256, 40))
+    scalings = awq_scalings(source.spec, source, SEQUENCES, rounding)
+    expected = logits(source, dict(source))
+
+    def error(scalings):
+        weights = {}
+        for name, values in source.items():
+            own = scalings.get(name, Scaling())
+            weights[name] = own.apply(values)
+            if values.ndim > 1 and "layers." in name:
+                weights[name] = rounding(weights[name], own.importance).values()
+        return np.square(logits(source, weights) - expected).mean()
+
+    assert error(scalings) < 0.6 * error({})
+
+
+def test_progress_counts_every_linear(tmp_path):
+    source = source_of("llama", tmp_path)
+    calls = []
+    awq_scalings(source.spec, source, SEQUENCES, importance_blind, lambda: calls.append(1))
+    assert len(calls) == 4 * source.spec.num_layers + 1
