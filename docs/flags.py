@@ -1,6 +1,6 @@
 """A mkdocs hook: `<!-- flags: EngineConfig -->` on a page becomes the table of that config's flags.
 
-`python docs/flags.py` prints both tables.
+`python docs/flags.py` prints all tables.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from octavo.bench.load.config import LoadConfig
 from octavo.config import EngineConfig, Flag, flag_name
 from octavo.server.config import ServerConfig
 
-CONFIGS: dict[str, type[Any]] = {config.__name__: config for config in (EngineConfig, ServerConfig)}
+CONFIGS: dict[str, type[Any]] = {
+    config.__name__: config for config in (EngineConfig, ServerConfig, LoadConfig)
+}
 _MARK = re.compile(r"<!-- flags: (\w+) -->")
 
 

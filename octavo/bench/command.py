@@ -1,60 +1,47 @@
-"""`octavo bench`: measure this machine, side by side with a peer where there is one."""
+"""`octavo bench`: measure this machine, a server, or a server beside its peers."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
+import importlib
+from typing import Protocol, cast
 
-import msgspec
-from rich.console import Console
 
-from octavo.bench.compare import compare
+class Benchmark(Protocol):
+    """What a benchmark's module has."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; returns the exit code. Raises ValueError with a line for the user."""
+
+
+BENCHMARKS = {
+    name: f"octavo.bench.{module}"
+    for name, module in {
+        "latency": "latency",
+        "throughput": "throughput",
+        "serve": "serve",
+        "sweep": "sweep",
+        "compare": "compare_command",
+    }.items()
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmarks, each a subcommand."""
     parser.usage = "octavo bench BENCHMARK [flags]"
     group = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True, prog="octavo bench")
-    line = "octavo and llama.cpp, taking turns on one GGUF file: prefill, and decode at batch 1, 8 and 32."
-    parser = group.add_parser("compare", help=line, description=line, allow_abbrev=False)
-    parser.add_argument("model", nargs="?", default="", help="a GGUF file (default: the demo model)")
-    parser.add_argument(
-        "--peer-bin",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="the directory that holds llama-bench and llama-batched-bench",
-    )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="of each (default: all CPUs)")
-    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    for name, module in BENCHMARKS.items():
+        benchmark = cast(Benchmark, importlib.import_module(module))
+        benchmark.add_arguments(
+            group.add_parser(name, help=benchmark.HELP, description=benchmark.HELP, allow_abbrev=False)
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-        report = compare(
-            arguments.model,
-            arguments.peer_bin,
-            arguments.threads or len(os.sched_getaffinity(0)),
-            arguments.rounds,
-            status.update,
-        )
-    if arguments.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
-        return 0
-    output = Console(width=None if sys.stdout.isatty() else 120)
-    output.print(report.table())
-    for note in report.notes():
-        output.print(note, highlight=False, markup=False)
-    return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= 1024:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1024, got {text!r}")
-    return number
+    return cast(Benchmark, importlib.import_module(BENCHMARKS[arguments.benchmark])).run(arguments)

@@ -26,7 +26,7 @@ COMMANDS = {
         "Say what a model is made of, how it is stored, and whether it fits here.",
     ),
     "doctor": ("octavo.cli.doctor", "Say what is wrong with a server that runs, why, and what to change."),
-    "bench": ("octavo.bench.command", "Measure this machine, side by side with llama.cpp."),
+    "bench": ("octavo.bench.command", "Measure this machine, a server, or octavo beside its peers."),
 }
 """Each subcommand's module, which is imported only when the subcommand runs, and its line of help."""
 
