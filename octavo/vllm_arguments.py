@@ -12,8 +12,11 @@ WITHOUT_EFFECT = frozenset(
     {
         "compilation_config",
         "disable_custom_all_reduce",
+        "disable_frontend_multiprocessing",
         "disable_log_stats",
         "download_dir",
+        "enable_prompt_tokens_details",
+        "enable_server_load_tracking",
         "enforce_eager",
         "max_seq_len_to_capture",
         "swap_space",

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import socket
+import stat
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from octavo.cli.errors import CommandError
 from octavo.cli.event_loop import loop_factory
 from octavo.cli.flags import add_flags, config_of
 from octavo.cli.model_argument import add_engine_flags, engine_config
+from octavo.cli.settings_sources import add_config_flag, fill_in
 from octavo.config import EngineConfig
 from octavo.observe.logs import log_as_json, relay
 from octavo.server.config import ServerConfig
+from octavo.server.middleware import load_middleware
 
 if TYPE_CHECKING:
     from octavo.engine.async_engine import AsyncEngine
@@ -28,10 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The engine's flags and the server's."""
     add_engine_flags(parser)
     add_flags(parser, ServerConfig)
+    add_config_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; returns 0 when it ended well."""
+    flags = argparse.ArgumentParser(add_help=False)
+    add_arguments(flags)
+    fill_in(arguments, flags, os.environ)
     config = engine_config(arguments)
     server_config = config_of(ServerConfig, arguments)
     if key := os.environ.get("OCTAVO_API_KEY"):
@@ -42,8 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         log_as_json(server_config.uvicorn_log_level)
     server_config.read_chat_template()
     server_config.check_certificate()
+    for path in server_config.middleware:
+        load_middleware(path)
     with (
-        listen(server_config.host, server_config.port) as listener,
+        listener_of(server_config) as listener,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         try:
@@ -75,10 +87,14 @@ async def serve(config: EngineConfig, server_config: ServerConfig, listener: soc
         names = " or ".join(app.state.serving.model_names)
         scheme = "https" if server_config.ssl_certfile else "http"
         url = f"{scheme}://{_address(listener)}"
+        where = f"{url}/v1, metrics at {url}/metrics"
+        if server_config.uds is not None:
+            where = f"{server_config.uds} ({scheme} on a Unix socket)"
+        if server_config.tool_call_parser is not None:
+            say("--tool-call-parser is taken, but tool calling is not served yet")
 
         def on_ready() -> None:
-            seconds = time.monotonic() - started
-            say(f"serving {names} at {url}/v1, metrics at {url}/metrics; ready after {seconds:.2f} s")
+            say(f"serving {names} at {where}; ready after {time.monotonic() - started:.2f} s")
 
         await make_server(app, server_config, on_ready).serve(sockets=[listener])
     finally:
@@ -97,6 +113,43 @@ async def start_engine(config: EngineConfig) -> AsyncEngine:
     except EngineDeadError as error:
         raise CommandError(str(error)) from error
     return engine
+
+
+@contextlib.contextmanager
+def listener_of(config: ServerConfig) -> Iterator[socket.socket]:
+    """The socket that the settings ask for, closed and gone after the block."""
+    if config.uds is None:
+        with listen(config.host, config.port) as listener:
+            yield listener
+        return
+    with listen_on_path(config.uds) as listener:
+        try:
+            yield listener
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(config.uds)
+
+
+def listen_on_path(path: str) -> socket.socket:
+    """A Unix socket at `path`, in place of one that nobody serves any more.
+
+    Raises CommandError when something else is there or a server answers on it.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "there is something that is not a socket")
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise OSError(errno.EADDRINUSE, "another server answers there")
+            os.unlink(path)
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise CommandError(f"cannot listen on {path} (--uds): {reason}") from error
+    return listener
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -125,6 +178,8 @@ def _import_server() -> None:
 
 
 def _address(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return "localhost"
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

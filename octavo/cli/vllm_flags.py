@@ -16,7 +16,9 @@ def add_vllm_flags(parser: argparse.ArgumentParser) -> None:
     """Add them all, hidden from the help."""
     for name in NAMES:
         options: dict[str, Any] = {"type": _value}
-        if ONLY_AT.get(name, ((),))[0] == (False,) or name.startswith(("disable_", "enforce_", "use_")):
+        if ONLY_AT.get(name, ((),))[0] == (False,) or name.startswith(
+            ("disable_", "enable_", "enforce_", "use_")
+        ):
             options = {"action": argparse.BooleanOptionalAction}
         parser.add_argument(
             flag_name(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options

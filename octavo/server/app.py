@@ -33,7 +33,9 @@ from octavo.server.config import ServerConfig
 from octavo.server.drain import DrainMiddleware
 from octavo.server.errors import install_error_handlers
 from octavo.server.header_limit import HeaderLimitMiddleware
+from octavo.server.middleware import add_middleware
 from octavo.server.openapi import describe
+from octavo.server.request_id_header import RequestIdMiddleware
 from octavo.server.serving import Serving, now
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
             yield
         await engine.stop()
 
-    app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan)
+    docs: dict[str, Any] = {"openapi_url": None} if config.disable_fastapi_docs else {}
+    app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan, **docs)
     app.state.serving = serving
     app.state.live_feed = live.make_feed(serving)
     for group in (completions, chat, anthropic, ollama, models, tokens, pooling, cache, health, metrics):
@@ -86,8 +89,16 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         app.add_middleware(APIKeyMiddleware, keys=config.api_key)
     if config.allowed_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=config.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=config.allowed_methods,
+            allow_headers=config.allowed_headers,
+            allow_credentials=config.allow_credentials,
         )
+    if config.enable_request_id_headers:
+        app.add_middleware(RequestIdMiddleware)
+    for path in config.middleware:
+        add_middleware(app, path)
     app.add_middleware(
         HeaderLimitMiddleware,
         max_bytes=config.h11_max_incomplete_event_size,

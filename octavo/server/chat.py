@@ -36,6 +36,7 @@ async def create_chat_completion(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, ChatCompletionRequest, serving.config.max_request_bytes)
     body.check()
+    body.fill_in(serving.config)
     model = serving.check_model(body.model)
     response_id = serving.response_id("chatcmpl", request, body.request_id)
     generation = await chat_generation(serving, body, response_id, serving.user(request, body.user))

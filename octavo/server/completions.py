@@ -33,6 +33,7 @@ async def create_completion(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, CompletionRequest, serving.config.max_request_bytes)
     body.check()
+    body.fill_in(serving.config)
     model = serving.check_model(body.model)
     response_id = serving.response_id("cmpl", request, body.request_id)
     generation = await _prepare(serving, body, response_id, serving.user(request, body.user))

@@ -15,44 +15,23 @@ class ServerConfig:
 
     host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1 keeps it to this machine.", "Server")
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", "Server", low=0, high=65535)
+    uds: str | None = setting(None, "Listen on this Unix socket in place of --host and --port.", "Server")
     served_model_name: tuple[str, ...] = setting(
         (), "Names that requests may call the model by; the first is reported. Default: MODEL.", "Server"
     )
     root_path: str = setting("", "Path prefix that a reverse proxy strips.", "Server")
-    max_request_bytes: int = setting(
-        32 << 20, "Largest request body; a larger one gets 413.", "Server", unit="bytes", low=1024
+    api_server_count: int = setting(
+        1, "API processes; one serves the engine, so that only 1 works.", "Server", low=1
     )
-    h11_max_incomplete_event_size: int = setting(
-        64 << 10,
-        "Largest headers of a request, together with its first line; larger ones get 431, or 400 where they "
-        "come in pieces.",
+    middleware: tuple[str, ...] = setting(
+        (),
+        "Import paths of ASGI classes or `async def middleware(request, call_next)` to put around the "
+        "server. Code that you name here runs: only the command line can, not --config or the environment.",
         "Server",
-        unit="bytes",
-        low=1024,
-        aliases=("--max-header-bytes",),
     )
-    h11_max_header_count: int = setting(256, "Most headers of a request; more get 431.", "Server", low=16)
-    max_logprobs: int = setting(
-        20,
-        "Most log probabilities a token that a request may ask for; -1 allows the whole vocabulary too.",
-        "Server",
-        low=-1,
-        high=MAX_LOGPROBS,
-    )
-    max_waiting: int | None = setting(
-        None,
-        "Most prompts that may wait for their first token; a request that finds so many is refused with 429 "
-        "and Retry-After. Default: no bound.",
-        "Server",
-        low=1,
-    )
-    request_timeout: float | None = setting(
-        None,
-        "Longest that a request may take; its `timeout` field can ask for less. One that has no token by "
-        'then is answered with 504, one that has ends with finish_reason "timeout". Default: no limit.',
-        "Server",
-        unit="seconds",
-        low=0.001,
+    disable_fastapi_docs: bool = setting(False, "Serve no /docs and no /openapi.json.", "Server")
+    enable_request_id_headers: bool = setting(
+        False, "Answer with the request's X-Request-Id, or one that is drawn.", "Server"
     )
     shutdown_timeout: int = setting(
         30,
@@ -60,6 +39,42 @@ class ServerConfig:
         "Server",
         unit="seconds",
         low=0,
+    )
+
+    max_request_bytes: int = setting(
+        32 << 20, "Largest request body; a larger one gets 413.", "Limits", unit="bytes", low=1024
+    )
+    h11_max_incomplete_event_size: int = setting(
+        64 << 10,
+        "Largest headers of a request, together with its first line; larger ones get 431, or 400 where they "
+        "come in pieces.",
+        "Limits",
+        unit="bytes",
+        low=1024,
+        aliases=("--max-header-bytes",),
+    )
+    h11_max_header_count: int = setting(256, "Most headers of a request; more get 431.", "Limits", low=16)
+    max_logprobs: int = setting(
+        20,
+        "Most log probabilities a token that a request may ask for; -1 allows the whole vocabulary too.",
+        "Limits",
+        low=-1,
+        high=MAX_LOGPROBS,
+    )
+    max_waiting: int | None = setting(
+        None,
+        "Most prompts that may wait for their first token; a request that finds so many is refused with 429 "
+        "and Retry-After. Default: no bound.",
+        "Limits",
+        low=1,
+    )
+    request_timeout: float | None = setting(
+        None,
+        "Longest that a request may take; its `timeout` field can ask for less. One that has no token by "
+        'then is answered with 504, one that has ends with finish_reason "timeout". Default: no limit.',
+        "Limits",
+        unit="seconds",
+        low=0.001,
     )
 
     chat_template: str | None = setting(
@@ -72,6 +87,18 @@ class ServerConfig:
         False, "Let requests bring their own chat template, which runs on the server, sandboxed.", "Chat"
     )
     response_role: str = setting("assistant", "Role of the generated message.", "Chat")
+    enable_auto_tool_choice: bool = setting(
+        False, "Taken with --tool-call-parser; tool calling is not served yet.", "Chat"
+    )
+    tool_call_parser: str | None = setting(
+        None, "Taken; tool calling is not served yet, and requests with tools are refused.", "Chat"
+    )
+    return_tokens_as_token_ids: bool = setting(
+        False, "Write the tokens of log probabilities as `token_id:5`, where a request does not say.", "Chat"
+    )
+    enable_force_include_usage: bool = setting(
+        False, "End every stream with its usage, asked for or not.", "Chat"
+    )
 
     api_key: tuple[str, ...] = setting(
         (),
@@ -82,8 +109,19 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = setting(
         ("*",), "Web origins that browsers may call from (CORS).", "Access"
     )
+    allowed_methods: tuple[str, ...] = setting(("*",), "Methods for CORS.", "Access")
+    allowed_headers: tuple[str, ...] = setting(("*",), "Headers for CORS.", "Access")
+    allow_credentials: bool = setting(
+        False, "Let browsers send cookies (CORS); only with origins that --allowed-origins names.", "Access"
+    )
     ssl_keyfile: str | None = setting(None, "The TLS private key, to serve https.", "Access")
     ssl_certfile: str | None = setting(None, "The TLS certificate chain.", "Access")
+    ssl_ca_certs: str | None = setting(
+        None, "CA certificates that clients' certificates are checked against.", "Access"
+    )
+    ssl_cert_reqs: int = setting(
+        0, "Clients' certificates: 0 asks for none, 1 takes one, 2 requires one.", "Access", low=0, high=2
+    )
 
     disable_page: bool = setting(
         False, "Serve no page at / and no live view of the engine at /octavo/live.", "Page"
@@ -117,6 +155,15 @@ class ServerConfig:
     disable_log_requests: bool = setting(
         False, "Log no line per request.", "Logging", aliases=("--disable-uvicorn-access-log",)
     )
+    enable_log_requests: bool = setting(
+        False, "Log each prompt, its text included, and its sampling parameters.", "Logging"
+    )
+    max_log_len: int | None = setting(
+        None,
+        "Most characters and token ids of a prompt that --enable-log-requests shows. Default: all.",
+        "Logging",
+        low=0,
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -124,6 +171,24 @@ class ServerConfig:
             raise ValueError("ssl_keyfile (--ssl-keyfile) and ssl_certfile (--ssl-certfile) go together")
         if any(not key for key in self.api_key):
             raise ValueError("api_key (--api-key) must not be empty; leave it out to serve without keys")
+        if self.api_server_count != 1:
+            raise ValueError(
+                "api_server_count (--api-server-count) only works at 1: an engine has one API process; start "
+                f"several servers behind a load balancer instead (got {self.api_server_count})"
+            )
+        if self.enable_auto_tool_choice and self.tool_call_parser is None:
+            raise ValueError("enable_auto_tool_choice (--enable-auto-tool-choice) needs --tool-call-parser")
+        if self.enable_log_requests and self.disable_log_requests:
+            raise ValueError(
+                "enable_log_requests (--enable-log-requests) and --disable-log-requests exclude each other"
+            )
+        if self.allow_credentials and "*" in self.allowed_origins:
+            raise ValueError(
+                "allow_credentials (--allow-credentials) needs --allowed-origins to name the origins: with * "
+                "any site that a user visits could send requests in the user's name"
+            )
+        if self.ssl_certfile is None and (self.ssl_ca_certs is not None or self.ssl_cert_reqs):
+            raise ValueError("ssl_ca_certs (--ssl-ca-certs) and --ssl-cert-reqs need --ssl-certfile")
 
     def read_chat_template(self) -> str | None:
         """The text of the template that replaces the model's; a template is told from a path by its braces.
@@ -145,7 +210,8 @@ class ServerConfig:
         import ssl
 
         try:
-            ssl.create_default_context().load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            context = ssl.create_default_context(cafile=self.ssl_ca_certs)
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
         except OSError as error:
             files = f"{self.ssl_certfile} and {self.ssl_keyfile}"
             raise ValueError(f"ssl_certfile (--ssl-certfile): cannot use {files}: {error}") from error

@@ -18,6 +18,7 @@ from octavo.server.beam_search import beam_search
 from octavo.server.errors import APIError, bad_input
 from octavo.server.prompts import Prompt
 from octavo.server.protocol import SAMPLING_FIELDS
+from octavo.server.request_log import log_prompt
 from octavo.server.responses import PromptTokensDetails, Usage
 from octavo.server.serving import Serving
 
@@ -48,6 +49,9 @@ class Generation:
         Closing it aborts what is not finished. Raises APIError when the server is too busy to take it, the
         engine refuses or fails, or time is over before the only prompt has a token.
         """
+        if serving.config.enable_log_requests:
+            for prompt, params in zip(self.prompts, self.params, strict=True):
+                log_prompt(self.response_id, prompt, params, serving.config.max_log_len)
         lengths = [len(prompt.token_ids) for prompt in self.prompts]
         tickets = serving.admission.enter(lengths, self.priority, self.user)
         try:

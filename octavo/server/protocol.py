@@ -13,6 +13,7 @@ import msgspec
 
 from octavo.beam_search import LENGTH_PENALTY_RANGE, MAX_BEAM_WIDTH
 from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer, check_number
+from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError, bad_input
 
 MAX_ID_CHARS = 256
@@ -146,6 +147,14 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         if not self.use_beam_search:
             return None
         return 1.0 if self.length_penalty is None else self.length_penalty
+
+    def fill_in(self, config: ServerConfig) -> None:
+        """Take what the request does not say from the server's settings."""
+        if self.return_tokens_as_token_ids is None:
+            self.return_tokens_as_token_ids = config.return_tokens_as_token_ids
+        if self.stream and config.enable_force_include_usage:
+            self.stream_options = self.stream_options or StreamOptions()
+            self.stream_options.include_usage = True
 
     def check(self) -> None:
         """Raise APIError for what the types above allow but the server does not."""

@@ -101,6 +101,8 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
         timeout_graceful_shutdown=config.shutdown_timeout,
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
+        ssl_ca_certs=config.ssl_ca_certs,
+        ssl_cert_reqs=config.ssl_cert_reqs,
     )
     serving = app.state.serving
     assert isinstance(serving, Serving)
