@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.config import EngineConfig
+from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model, resolve_model
-from octavo.runtime.backend import BLOCK_SIZE, Backend, Batch, Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import BLOCK_SIZE, Backend, Batch, Executable, Limits
+from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.sampling.logprobs import log_softmax
 from octavo.tokenizer.tokenizer import load_tokenizer
 
@@ -52,12 +54,10 @@ def compile_for_windows(arguments: argparse.Namespace) -> Executable:
         model=arguments.model, max_model_len=window, kv_cache_dtype=arguments.kv_cache_dtype
     )
     model = load_model(config)
-    dtype = "float16" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
-    kv_cache = KVCacheSpec(model.spec.num_layers, model.spec.num_kv_heads, model.spec.head_dim, dtype)
     executable = choose_backend(arguments.backend, arguments.threads).compile(
         trace(model.spec),
         model.weights,
-        kv_cache,
+        kv_cache_spec(config, model.spec),
         Limits(max_tokens=window, max_outputs=window, max_sequences=1),
     )
     executable.allocate_kv_cache(-(-window // BLOCK_SIZE))
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20480, help="most tokens to score")
     parser.add_argument("--window", type=int, default=512, help="tokens in a window")
     parser.add_argument("--backend", choices=("native", "reference"), default="native")
-    parser.add_argument("--kv-cache-dtype", choices=("auto", "float16", "float32"), default="auto")
+    parser.add_argument("--kv-cache-dtype", choices=KV_CACHE_DTYPES, default="float16")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--reference", choices=("transformers",), default=None)
     arguments = parser.parse_args()

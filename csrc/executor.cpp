@@ -181,27 +181,22 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
     for (int thread = 0; thread < pool_.size(); ++thread, at += scratch)
         attention_scratch_.push_back(reinterpret_cast<float*>(at));
 
-    // The most tiles a step can have: a tile holds at least one token of one group of heads.
-    size_t most = 0;
     for (const Instruction& each : instructions_)
         if (each.op == Instruction::Op::Attention) {
-            const int group = each.shape.num_heads / each.shape.num_kv_heads;
-            const int parts = (group + kQueryRows - 1) / kQueryRows;
-            most = std::max<size_t>(most, limits_.max_tokens * each.shape.num_kv_heads * parts);
+            attention_plan_.reserve(each.shape, pool_.size(), limits_.max_tokens, max_position_);
+            break;
         }
-    tiles_.reserve(most);
-    kv_writes_.reserve(limits_.max_tokens);
-    const size_t splits = split_tiles() * ((max_position_ + kSplit - 1) / kSplit);
-    splits_.reserve(splits);
-    parts_ = Region(splits * split_part_floats(static_cast<int>(head_dim)) * sizeof(float));
+    parts_ =
+        Region(attention_plan_.max_splits() * split_part_floats(static_cast<int>(head_dim)) * sizeof(float));
 }
 
-void Executor::allocate_kv_cache(int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks) {
-    const size_t layer_bytes = size_t{2} * num_kv_heads * head_dim * 16 * (half ? 2 : 4) * blocks;
+void Executor::allocate_kv_cache(int layers, int num_kv_heads, int head_dim, KVType type, int64_t blocks) {
+    KVLayer first{nullptr, type, num_kv_heads, head_dim};
+    const size_t layer_bytes = first.block_bytes() * blocks;
     kv_ = Region(layer_bytes * layers);
     layers_.clear();
     for (int layer = 0; layer < layers; ++layer)
-        layers_.push_back({kv_.data() + layer * layer_bytes, half, num_kv_heads, head_dim});
+        layers_.push_back({kv_.data() + layer * layer_bytes, type, num_kv_heads, head_dim});
     blocks_ = blocks;
 }
 
@@ -235,41 +230,9 @@ void Executor::check(const Step& step) const {
     }
 }
 
-void Executor::plan_attention(const Step& step) {
-    tiles_.clear();
-    kv_writes_.clear();
-    splits_.clear();
-    const auto found = std::find_if(instructions_.begin(), instructions_.end(), [](const Instruction& each) {
-        return each.op == Instruction::Op::Attention;
-    });
-    if (found == instructions_.end()) return;
-    const int group = found->shape.num_heads / found->shape.num_kv_heads;
-    const int heads = std::min(group, kQueryRows), tokens = kQueryRows / heads;
-    for (int s = 0; s < step.sequences(); ++s) {
-        const int start = step.query_starts[s], end = step.query_starts[s + 1];
-        for (int first = start; first < end;) {  // a block's slots lie in the same cache lines: one piece
-            const int count = std::min(16 - step.positions[first] % 16, end - first);
-            kv_writes_.push_back({s, first, count});
-            first += count;
-        }
-        // The last tokens of a chunk see most: their tiles go first, so that the threads end together.
-        for (int first = start + (end - start - 1) / tokens * tokens; first >= start; first -= tokens)
-            for (int kv_head = 0; kv_head < found->shape.num_kv_heads; ++kv_head)
-                for (int head = 0; head < group; head += heads)
-                    tiles_.push_back({s, first, std::min(tokens, end - first), kv_head,
-                                      kv_head * group + head, std::min(heads, group - head)});
-    }
-    // A few tiles with long contexts would leave threads idle: their splits are shared out instead.
-    if (static_cast<int>(tiles_.size()) > split_tiles()) return;
-    for (int i = 0; i < static_cast<int>(tiles_.size()); ++i)
-        for (int start = 0; start < context_of(tiles_[i], step); start += kSplit)
-            splits_.push_back({i, start});
-    if (splits_.size() == tiles_.size()) splits_.clear();
-}
-
 const float* Executor::run(const Step& step) {
     check(step);
-    plan_attention(step);
+    attention_plan_.make(step);
     for (size_t i = 0; i < 3 * instructions_.size(); ++i)
         counters_[i].next.store(0, std::memory_order_relaxed);
     pool_.run([&](int thread) {
@@ -384,8 +347,9 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
 void Executor::attention(const Instruction& each, const Step& step, size_t index, int thread) {
     const View q = each.inputs[0], k = each.inputs[1], v = each.inputs[2];
     const KVLayer& layer = layers_[each.layer];
-    share(3 * index, static_cast<int64_t>(kv_writes_.size()), 1, [&](int64_t i) {
-        const KVWrite& write = kv_writes_[i];
+    const AttentionPlan& plan = attention_plan_;
+    share(3 * index, static_cast<int64_t>(plan.kv_writes().size()), 1, [&](int64_t i) {
+        const AttentionPlan::KVWrite& write = plan.kv_writes()[i];
         for (int64_t row = write.first_token; row < write.first_token + write.num_tokens; ++row) {
             const int position = step.positions[row];
             const int block = step.block_tables[write.sequence * step.table_width + position / 16];
@@ -397,44 +361,51 @@ void Executor::attention(const Instruction& each, const Step& step, size_t index
     });
     pool_.barrier();
     const auto tile_of = [&](int64_t i) {
-        const AttentionItem& item = tiles_[i];
-        return AttentionTile{at(q) + item.first_token * stride(q),
+        const AttentionPlan::Tile& tile = plan.tiles()[i];
+        return AttentionTile{at(q) + tile.first_token * stride(q),
                              stride(q),
-                             at(each.output) + item.first_token * stride(each.output),
+                             at(each.output) + tile.first_token * stride(each.output),
                              stride(each.output),
-                             step.positions[item.first_token],
-                             item.num_tokens,
-                             item.kv_head,
-                             item.first_head,
-                             item.num_heads,
-                             step.block_tables + item.sequence * step.table_width};
+                             step.positions[tile.first_token],
+                             tile.num_tokens,
+                             tile.kv_head,
+                             tile.first_head,
+                             tile.num_heads,
+                             step.block_tables + tile.sequence * step.table_width};
     };
-    const int64_t tiles = static_cast<int64_t>(tiles_.size());
-    if (splits_.empty()) {
-        share(3 * index + 1, tiles, 1, [&](int64_t i) {
-            kernels_.attention(layer, each.shape, tile_of(i), attention_scratch_[thread]);
+    const std::vector<AttentionPlan::Split>& splits = plan.splits();
+    if (splits.empty()) {
+        share(3 * index + 1, static_cast<int64_t>(plan.groups().size()), 1, [&](int64_t i) {
+            const AttentionPlan::Group& group = plan.groups()[i];
+            AttentionTile tiles[kQueryRows];
+            for (int t = 0; t < group.num_tiles; ++t) tiles[t] = tile_of(group.first_tile + t);
+            kernels_.attention(layer, each.shape, tiles, group.num_tiles,
+                               each.shape.window ? 0 : group.shared, attention_scratch_[thread]);
         });
         return;
     }
     const int64_t part_floats = split_part_floats(layer.head_dim);
     const auto first_split = [&](int64_t i) {
-        const int position = step.positions[tiles_[i].first_token];
+        const int position = step.positions[plan.tiles()[i].first_token];
         return each.shape.window ? std::max(0, position + 1 - each.shape.window) / kSplit : 0;
     };
     float* parts = reinterpret_cast<float*>(parts_.data());
-    share(3 * index + 1, static_cast<int64_t>(splits_.size()), 1, [&](int64_t i) {
-        if (splits_[i].start / kSplit < first_split(splits_[i].tile)) return;
-        kernels_.attention_split(layer, each.shape, tile_of(splits_[i].tile), splits_[i].start,
+    // In runs: a split asks for the keys of the one after it.
+    const int64_t count = static_cast<int64_t>(splits.size());
+    share(3 * index + 1, count, std::max<int64_t>(1, count / (4 * pool_.size())), [&](int64_t i) {
+        if (splits[i].start / kSplit < first_split(splits[i].tile)) return;
+        kernels_.attention_split(layer, each.shape, tile_of(splits[i].tile), splits[i].start,
                                  attention_scratch_[thread], parts + i * part_floats);
     });
     pool_.barrier();
-    share(3 * index + 2, tiles, 1, [&](int64_t i) {
+    share(3 * index + 2, static_cast<int64_t>(plan.tiles().size()), 1, [&](int64_t i) {
         // The splits of a tile lie beside each other, in order of tiles.
-        const auto split =
-            std::find_if(splits_.begin(), splits_.end(), [&](const Split& s) { return s.tile == i; });
-        const int64_t skipped = first_split(i), start = split - splits_.begin() + skipped;
-        const int count = (context_of(tiles_[i], step) + kSplit - 1) / kSplit - static_cast<int>(skipped);
-        kernels_.attention_merge(each.shape, tile_of(i), parts + start * part_floats, count,
+        const auto split = std::find_if(splits.begin(), splits.end(),
+                                        [&](const AttentionPlan::Split& s) { return s.tile == i; });
+        const int64_t skipped = first_split(i), start = split - splits.begin() + skipped;
+        const int context = AttentionPlan::context_of(plan.tiles()[i], step);
+        const int parts_of_tile = (context + kSplit - 1) / kSplit - static_cast<int>(skipped);
+        kernels_.attention_merge(each.shape, tile_of(i), parts + start * part_floats, parts_of_tile,
                                  attention_scratch_[thread]);
     });
 }

@@ -12,7 +12,9 @@
 #include <variant>
 #include <vector>
 
+#include "attention_plan.h"
 #include "kernels.h"
+#include "step.h"
 #include "thread_pool.h"
 
 namespace octavo {
@@ -47,20 +49,6 @@ struct View {
     int cols;
 };
 
-struct Step {
-    std::span<const int32_t> token_ids;
-    std::span<const int32_t> positions;
-    std::span<const int32_t> query_starts;
-    std::span<const int32_t> context_lens;
-    const int32_t* block_tables;  // [sequences][table_width]
-    int64_t table_width;
-    std::span<const int32_t> output_rows;
-
-    int64_t tokens() const { return static_cast<int64_t>(token_ids.size()); }
-    int64_t sequences() const { return static_cast<int64_t>(context_lens.size()); }
-    int64_t outputs() const { return static_cast<int64_t>(output_rows.size()); }
-};
-
 struct ModelLimits {
     int64_t max_tokens;
     int64_t max_outputs;
@@ -77,7 +65,7 @@ class Executor {
     void add_instruction(const std::string& op, const std::vector<View>& inputs, View output,
                          const std::vector<std::string>& weights, const Attributes& attributes);
     void finish(int64_t token_cols, int64_t output_cols, View result);
-    void allocate_kv_cache(int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks);
+    void allocate_kv_cache(int layers, int num_kv_heads, int head_dim, KVType type, int64_t blocks);
 
     // Whole blocks, all layers: copied pair by pair in order, or to and from [blocks][block_bytes()].
     void copy_blocks(std::span<const int32_t> sources, std::span<const int32_t> destinations);
@@ -134,25 +122,8 @@ class Executor {
         int head_dim = 0, rotary_dim = 0;
         float eps = 0;
     };
-    struct AttentionItem {
-        int sequence, first_token, num_tokens, kv_head, first_head, num_heads;
-    };
-
-    struct KVWrite {
-        int sequence, first_token, num_tokens;
-    };
-    struct Split {
-        int tile, start;
-    };
-    // Up to so many tiles may be split.
-    int split_tiles() const { return 4 * pool_.size(); }
-    static int context_of(const AttentionItem& item, const Step& step) {
-        return step.positions[item.first_token] + item.num_tokens;
-    }
-
     void check(const Step& step) const;
     void check_blocks(std::span<const int32_t> blocks) const;
-    void plan_attention(const Step& step);
     void execute(size_t index, const Step& step, int thread);
     void linear(const Instruction& each, int64_t rows, size_t index, int thread);
     void attention(const Instruction& each, const Step& step, size_t index, int thread);
@@ -189,10 +160,8 @@ class Executor {
     Region packed_, arena_, scratch_, kv_;
     QuantisedRows quantised_{};
     std::vector<float*> attention_scratch_;
-    std::vector<AttentionItem> tiles_;
-    std::vector<KVWrite> kv_writes_;
-    std::vector<Split> splits_;  // empty: each tile is done whole
-    Region parts_;               // of the splits
+    AttentionPlan attention_plan_;
+    Region parts_;  // of the splits
     std::vector<KVLayer> layers_;
     int64_t blocks_ = 0;
 };

@@ -36,14 +36,35 @@ struct LinearOutput {
     int64_t residual_stride;
 };
 
-// The KV cache of one layer: [block][KV head] { K [head_dim][16]; V [16][head_dim] }.
+enum class KVType { F32, F16, BF16, E4M3, Int8 };
+
+// The KV cache of one layer: [block][KV head] { K [head_dim][16]; V [16][head_dim] }, and for int8 the float
+// scales of each token's K and V: { K [16]; V [16] }.
 struct KVLayer {
     uint8_t* data;
-    bool half;  // float16 items, else float32
+    KVType type;
     int num_kv_heads;
     int head_dim;
 
-    int64_t head_items() const { return 2 * int64_t{head_dim} * 16; }
+    int64_t head_bytes() const {
+        const int64_t items = 2 * int64_t{head_dim} * 16;
+        switch (type) {
+            case KVType::F32:
+                return 4 * items;
+            case KVType::F16:
+            case KVType::BF16:
+                return 2 * items;
+            case KVType::E4M3:
+                return items;
+            case KVType::Int8:
+                return items + 2 * 16 * 4;
+        }
+        return 0;
+    }
+    int64_t block_bytes() const { return num_kv_heads * head_bytes(); }
+    uint8_t* head(int64_t block, int kv_head) const {
+        return data + (block * num_kv_heads + kv_head) * head_bytes();
+    }
 };
 
 struct AttentionShape {
@@ -54,7 +75,7 @@ struct AttentionShape {
     int window;  // 0: unbounded
 };
 
-// num_tokens x num_heads rows, at most kQueryRows, of one sequence that share a KV head.
+// num_tokens x num_heads rows of one sequence that share a KV head, at most kQueryRows.
 struct AttentionTile {
     const float* q;  // row of the first token, column 0 of q
     int64_t q_stride;
@@ -113,6 +134,14 @@ struct SplitPart {
 
     SplitPart(float* memory, int head_dim)
         : out(memory), largest(memory + kQueryRows * int64_t{head_dim}), total(largest + kQueryRows) {}
+    // The same without the first rows.
+    SplitPart from_row(int row, int head_dim) const {
+        SplitPart rest = *this;
+        rest.out += row * int64_t{head_dim};
+        rest.largest += row;
+        rest.total += row;
+        return rest;
+    }
 };
 
 struct Kernels {
@@ -128,9 +157,11 @@ struct Kernels {
     void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
     void (*add)(const float* x, const float* y, int64_t n, float* out);
     void (*write_kv)(const KVLayer& layer, int block, int slot, int kv_head, const float* k, const float* v);
-    // scratch: attention_scratch_floats(head_dim) floats of the calling thread.
-    void (*attention)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
-                      float* scratch);
+    // Tiles of one KV head whose sequences share positions [0, shared), whole splits, which are read once;
+    // together at most kQueryRows rows. scratch: attention_scratch_floats(head_dim) floats of the calling
+    // thread.
+    void (*attention)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile* tiles,
+                      int num_tiles, int shared, float* scratch);
     // The same in two stages, for a tile whose splits are shared out between threads: the part of positions
     // [start, start + kSplit), then the merge of all `count` parts in order, split_part_floats apart.
     void (*attention_split)(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,

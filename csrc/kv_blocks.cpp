@@ -6,17 +6,9 @@
 
 namespace octavo {
 
-namespace {
-
-size_t bytes_in_layer(const KVLayer& layer) {
-    return layer.num_kv_heads * layer.head_items() * (layer.half ? 2 : 4);
-}
-
-}  // namespace
-
 size_t Executor::block_bytes() const {
     size_t bytes = 0;
-    for (const KVLayer& layer : layers_) bytes += bytes_in_layer(layer);
+    for (const KVLayer& layer : layers_) bytes += layer.block_bytes();
     return bytes;
 }
 
@@ -26,7 +18,7 @@ void Executor::copy_blocks(std::span<const int32_t> sources, std::span<const int
     check_blocks(sources);
     check_blocks(destinations);
     for (const KVLayer& layer : layers_) {
-        const size_t bytes = bytes_in_layer(layer);
+        const size_t bytes = layer.block_bytes();
         for (size_t i = 0; i < sources.size(); ++i)
             std::memmove(layer.data + destinations[i] * bytes, layer.data + sources[i] * bytes, bytes);
     }
@@ -36,7 +28,7 @@ void Executor::read_blocks(std::span<const int32_t> blocks, uint8_t* data) const
     check_blocks(blocks);
     for (const int32_t block : blocks)
         for (const KVLayer& layer : layers_) {
-            const size_t bytes = bytes_in_layer(layer);
+            const size_t bytes = layer.block_bytes();
             std::memcpy(data, layer.data + block * bytes, bytes);
             data += bytes;
         }
@@ -46,7 +38,7 @@ void Executor::write_blocks(std::span<const int32_t> blocks, const uint8_t* data
     check_blocks(blocks);
     for (const int32_t block : blocks)
         for (const KVLayer& layer : layers_) {
-            const size_t bytes = bytes_in_layer(layer);
+            const size_t bytes = layer.block_bytes();
             std::memcpy(layer.data + block * bytes, data, bytes);
             data += bytes;
         }

@@ -58,6 +58,17 @@ Encoding encoding_of(const std::string& name) {
     return found->second;
 }
 
+KVType kv_type_of(const std::string& dtype) {
+    static const std::map<std::string, KVType> types = {{"float32", KVType::F32},
+                                                        {"float16", KVType::F16},
+                                                        {"bfloat16", KVType::BF16},
+                                                        {"fp8", KVType::E4M3},
+                                                        {"int8", KVType::Int8}};
+    auto found = types.find(dtype);
+    if (found == types.end()) throw std::invalid_argument("the native backend has no KV cache of " + dtype);
+    return found->second;
+}
+
 // The executor and the arrays whose memory it reads.
 struct Program {
     Program(int threads, const std::string& isa, int64_t max_tokens, int64_t max_outputs)
@@ -149,8 +160,10 @@ NB_MODULE(_native, module) {
                  p.executor.finish(token_cols, output_cols, octavo::view(result));
              })
         .def("allocate_kv_cache",
-             [](Program& p, int layers, int num_kv_heads, int head_dim, bool half, int64_t blocks) {
-                 p.executor.allocate_kv_cache(layers, num_kv_heads, head_dim, half, blocks);
+             [](Program& p, int layers, int num_kv_heads, int head_dim, const std::string& dtype,
+                int64_t blocks) {
+                 p.executor.allocate_kv_cache(layers, num_kv_heads, head_dim, octavo::kv_type_of(dtype),
+                                              blocks);
              })
         .def("copy_blocks", &Program::copy_blocks)
         .def("read_blocks", &Program::read_blocks)

@@ -31,6 +31,17 @@ static inline __m256 widen_bf16(const bf16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 static inline f32x16 load(const bf16* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+static inline __m256 widen_int8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+static inline f32x16 load(const int8_t* p) { return {widen_int8(p), widen_int8(p + 8)}; }
+static inline __m256 widen_e4m3(const e4m3* p) {
+    const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
+    const __m128i rest = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x7f)), 7);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0f));
+}
+static inline f32x16 load(const e4m3* p) { return {widen_e4m3(p), widen_e4m3(p + 8)}; }
 static inline f32x16 load_first(const float* p, int n) {
     alignas(32) float lanes[16] = {};
     std::memcpy(lanes, p, n * sizeof(float));

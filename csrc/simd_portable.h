@@ -38,6 +38,12 @@ static inline f32x16 load(const f16* p) {
 static inline f32x16 load(const bf16* p) {
     return each_lane([&](int i) { return to_float(p[i]); });
 }
+static inline f32x16 load(const int8_t* p) {
+    return each_lane([&](int i) { return static_cast<float>(p[i]); });
+}
+static inline f32x16 load(const e4m3* p) {
+    return each_lane([&](int i) { return to_float(p[i]); });
+}
 static inline f32x16 load_first(const float* p, int n) {
     return each_lane([&](int i) { return i < n ? p[i] : 0.0f; });
 }

@@ -10,44 +10,20 @@
 #include <limits>
 
 #include "elementwise.h"
+#include "kv_items.h"
 
 namespace octavo::OCTAVO_TIER {
 
+// Asks for the cache line that item `i` of a block begins, if it begins one. A block of a head is too short
+// for the processor to see a pattern, so keys and values are fetched a split ahead.
 template <typename T>
-static inline T convert(float value) {
-    if constexpr (sizeof(T) == 4) {
-        return value;
-    } else {
-        // Saturating: an infinity in a value row would reach the tokens before it as 0 x inf.
-        value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
-#if defined(__F16C__)
-        return {static_cast<uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT))};
-#else
-        return to_f16(value);
-#endif
-    }
-}
-
-template <typename T>
-static inline void write_kv_as(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
-                               const float* v) {
-    T* head = reinterpret_cast<T*>(layer.data) +
-              (int64_t{block} * layer.num_kv_heads + kv_head) * layer.head_items();
-    T* value = head + int64_t{layer.head_dim} * 16 + int64_t{slot} * layer.head_dim;
-    for (int d = 0; d < layer.head_dim; ++d) head[d * 16 + slot] = convert<T>(k[d]);
-    for (int d = 0; d < layer.head_dim; ++d) value[d] = convert<T>(v[d]);
-}
-
-static inline void write_kv(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
-                            const float* v) {
-    if (layer.half)
-        write_kv_as<f16>(layer, block, slot, kv_head, k, v);
-    else
-        write_kv_as<float>(layer, block, slot, kv_head, k, v);
+static inline void fetch_line(const T* block, int64_t i) {
+    if (i % (64 / static_cast<int64_t>(sizeof(T))) == 0) __builtin_prefetch(block + i, 0, 2);
 }
 
 // scores[r][block lane] = q[r] . K[:, lane] for BLOCKS blocks and ROWS rows; scores' rows are kSplit apart.
-template <int ROWS, int BLOCKS, typename T>
+// FETCH: asks for the values of these blocks.
+template <int ROWS, int BLOCKS, bool FETCH, typename T>
 static inline void score_blocks(const float* const* q, const T* const* keys, int head_dim, float* scores) {
     f32x16 acc[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
@@ -55,6 +31,8 @@ static inline void score_blocks(const float* const* q, const T* const* keys, int
     for (int d = 0; d < head_dim; ++d) {
         f32x16 key[BLOCKS];
         for (int b = 0; b < BLOCKS; ++b) key[b] = load(keys[b] + d * 16);
+        if constexpr (FETCH)
+            for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + head_dim * 16, d * 16);
         for (int r = 0; r < ROWS; ++r) {
             f32x16 value = set1(q[r][d]);
             for (int b = 0; b < BLOCKS; ++b) acc[r][b] = fma(value, key[b], acc[r][b]);
@@ -68,33 +46,36 @@ template <int BLOCKS, typename T>
 static inline void score_rows(int rows, const float* const* q, const T* const* keys, int head_dim,
                               float* scores) {
     int r = 0;
-    for (; r + 4 <= rows; r += 4) score_blocks<4, BLOCKS>(q + r, keys, head_dim, scores + r * kSplit);
+    for (; r + 4 < rows; r += 4) score_blocks<4, BLOCKS, false>(q + r, keys, head_dim, scores + r * kSplit);
+    q += r;
+    scores += r * kSplit;
     switch (rows - r) {
+        case 4:
+            return score_blocks<4, BLOCKS, true>(q, keys, head_dim, scores);
         case 3:
-            score_blocks<3, BLOCKS>(q + r, keys, head_dim, scores + r * kSplit);
-            break;
+            return score_blocks<3, BLOCKS, true>(q, keys, head_dim, scores);
         case 2:
-            score_blocks<2, BLOCKS>(q + r, keys, head_dim, scores + r * kSplit);
-            break;
+            return score_blocks<2, BLOCKS, true>(q, keys, head_dim, scores);
         case 1:
-            score_blocks<1, BLOCKS>(q + r, keys, head_dim, scores + r * kSplit);
-            break;
-        default:
-            break;
+            return score_blocks<1, BLOCKS, true>(q, keys, head_dim, scores);
     }
 }
 
 // out[r][0..16 V) = sum over positions of p[r][position] * value[position], positions in order.
-template <int ROWS, int V, typename T>
-static inline void weigh_values(const float* p, const T* const* values, int first, int last, int head_dim,
-                                int column, float* out) {
+// FETCH: asks for the keys of the next split, `next`, which may be null.
+template <int ROWS, int V, bool FETCH, typename T>
+static inline void weigh_values(const float* p, const T* const* values, const T* const* next, int first,
+                                int last, int head_dim, int column, float* out) {
     f32x16 acc[ROWS][V];
     for (int r = 0; r < ROWS; ++r)
         for (int c = 0; c < V; ++c) acc[r][c] = zero();
     for (int j = first; j < last; ++j) {
-        const T* row = values[j / 16] + (j % 16) * int64_t{head_dim} + column;
+        const int64_t row = (j % 16) * int64_t{head_dim} + column;
         f32x16 value[V];
-        for (int c = 0; c < V; ++c) value[c] = load(row + c * 16);
+        for (int c = 0; c < V; ++c) value[c] = load(values[j / 16] + row + c * 16);
+        if constexpr (FETCH)
+            if (next)
+                for (int c = 0; c < V; ++c) fetch_line(next[j / 16], row + c * 16);
         for (int r = 0; r < ROWS; ++r) {
             f32x16 weight = set1(p[r * kSplit + j]);
             for (int c = 0; c < V; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
@@ -105,26 +86,23 @@ static inline void weigh_values(const float* p, const T* const* values, int firs
 }
 
 template <int V, typename T>
-static inline void weigh_rows(int rows, const float* p, const T* const* values, int first, int last,
-                              int head_dim, int column, float* out) {
+static inline void weigh_rows(int rows, const float* p, const T* const* values, const T* const* next,
+                              int first, int last, int head_dim, int column, float* out) {
     int r = 0;
-    for (; r + 4 <= rows; r += 4)
-        weigh_values<4, V>(p + r * kSplit, values, first, last, head_dim, column,
-                           out + r * int64_t{head_dim});
+    for (; r + 4 < rows; r += 4)
+        weigh_values<4, V, false>(p + r * kSplit, values, next, first, last, head_dim, column,
+                                  out + r * int64_t{head_dim});
     p += r * kSplit;
     out += r * int64_t{head_dim};
     switch (rows - r) {
+        case 4:
+            return weigh_values<4, V, true>(p, values, next, first, last, head_dim, column, out);
         case 3:
-            weigh_values<3, V>(p, values, first, last, head_dim, column, out);
-            break;
+            return weigh_values<3, V, true>(p, values, next, first, last, head_dim, column, out);
         case 2:
-            weigh_values<2, V>(p, values, first, last, head_dim, column, out);
-            break;
+            return weigh_values<2, V, true>(p, values, next, first, last, head_dim, column, out);
         case 1:
-            weigh_values<1, V>(p, values, first, last, head_dim, column, out);
-            break;
-        default:
-            break;
+            return weigh_values<1, V, true>(p, values, next, first, last, head_dim, column, out);
     }
 }
 
@@ -136,54 +114,68 @@ static inline void weigh_tail(int rows, const float* p, const T* const* values, 
         for (int d = column; d < head_dim; ++d) {
             float sum = 0.0f;
             for (int j = first; j < last; ++j) {
-                T item = values[j / 16][(j % 16) * int64_t{head_dim} + d];
-                float value;
-                if constexpr (sizeof(T) == 4)
-                    value = item;
-                else
-                    value = to_float(item);
+                const float value = item_to_float(values[j / 16][(j % 16) * int64_t{head_dim} + d]);
                 sum = std::fma(p[r * kSplit + j], value, sum);
             }
             out[r * int64_t{head_dim} + d] = sum;
         }
 }
 
-// The rows of a tile: where each one's query is, and the positions [low, high) that it sees.
-struct TileRows {
-    int count;
+// Rows of queries: where each one is, and the positions [low, high) that it sees.
+struct QueryRows {
+    int count = 0;
     const float* q[kQueryRows];
     int low[kQueryRows], high[kQueryRows];
 
-    TileRows(const AttentionShape& shape, const AttentionTile& tile)
-        : count(tile.num_tokens * tile.num_heads) {
-        for (int r = 0; r < count; ++r) {
-            const int token = r / tile.num_heads, position = tile.first_position + token;
-            q[r] = tile.q + token * tile.q_stride + (tile.first_head + r % tile.num_heads) * shape.head_dim;
-            low[r] = shape.window && position >= shape.window ? position + 1 - shape.window : 0;
-            high[r] = position + 1;
-        }
+    void add(const AttentionShape& shape, const AttentionTile& tile) {
+        for (int token = 0; token < tile.num_tokens; ++token)
+            for (int head = tile.first_head; head < tile.first_head + tile.num_heads; ++head, ++count) {
+                const int position = tile.first_position + token;
+                q[count] = tile.q + token * tile.q_stride + head * shape.head_dim;
+                low[count] = shape.window && position >= shape.window ? position + 1 - shape.window : 0;
+                high[count] = position + 1;
+            }
     }
 };
 
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most(int a, int b) { return a > b ? a : b; }
 
+// Multiplies the scores, or the weights, of a row by the scales of the positions' tokens.
+static inline void apply_scales(const float* const* scales, int first_block, int blocks, float* row) {
+    for (int b = first_block; b < blocks; ++b) store(row + b * 16, mul(load(row + b * 16), load(scales[b])));
+}
+
 // Attention within positions [start, start + kSplit): for each row its part of the output, not yet divided,
 // the largest score and the sum of the weights, which is 0 where the row sees nothing of the split.
 template <typename T>
-static inline void attend_split(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
-                                const TileRows& rows, int start, float* scores, const SplitPart& part) {
+static inline void attend_split_as(const KVLayer& layer, const AttentionShape& shape, const QueryRows& rows,
+                                   int kv_head, const int32_t* block_table, int start, float* scores,
+                                   const SplitPart& part) {
     const int head_dim = shape.head_dim;
     const int first = most(rows.low[0] - start, 0) / 16;
     const int end = least(rows.high[rows.count - 1] - start, kSplit), blocks = (end + 15) / 16;
     const T* keys[kSplit / 16];
     const T* values[kSplit / 16];
+    const float* key_scales[kSplit / 16];
+    const float* value_scales[kSplit / 16];
     for (int b = first; b < blocks; ++b) {
-        const int64_t block = tile.block_table[start / 16 + b];
-        keys[b] = reinterpret_cast<const T*>(layer.data) +
-                  (block * layer.num_kv_heads + tile.kv_head) * layer.head_items();
+        keys[b] = reinterpret_cast<const T*>(layer.head(block_table[start / 16 + b], kv_head));
         values[b] = keys[b] + int64_t{head_dim} * 16;
+        if constexpr (kHasScales<T>) {
+            key_scales[b] = reinterpret_cast<const float*>(values[b] + int64_t{head_dim} * 16);
+            value_scales[b] = key_scales[b] + 16;
+        }
     }
+    // The keys of the next split, where the rows see all of it: the last split may be short.
+    const T* next_keys[kSplit / 16];
+    const bool more = rows.high[rows.count - 1] >= start + 2 * kSplit;
+    if (more)
+        for (int i = first; i < blocks; ++i)
+            next_keys[i] =
+                reinterpret_cast<const T*>(layer.head(block_table[start / 16 + kSplit / 16 + i], kv_head));
+    const T* const* next = more ? next_keys : nullptr;
+
     int b = first;
     for (; b + kWide <= blocks; b += kWide)
         score_rows<kWide>(rows.count, rows.q, keys + b, head_dim, scores + b * 16);
@@ -192,6 +184,7 @@ static inline void attend_split(const KVLayer& layer, const AttentionShape& shap
     const float masked = -std::numeric_limits<float>::infinity();
     for (int r = 0; r < rows.count; ++r) {
         float* row = scores + r * kSplit;
+        if constexpr (kHasScales<T>) apply_scales(key_scales, first, blocks, row);
         const int from = most(rows.low[r] - start, 0), to = least(rows.high[r] - start, kSplit);
         for (int j = first * 16; j < least(from, blocks * 16); ++j) row[j] = masked;
         for (int j = most(to, first * 16); j < blocks * 16; ++j) row[j] = masked;
@@ -205,13 +198,14 @@ static inline void attend_split(const KVLayer& layer, const AttentionShape& shap
             sum = add(sum, p);
         }
         part.total[r] = reduce_add(sum);
+        if constexpr (kHasScales<T>) apply_scales(value_scales, first, blocks, row);
     }
 
     int column = 0;
     for (; column + 16 * kWide <= head_dim; column += 16 * kWide)
-        weigh_rows<kWide>(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
+        weigh_rows<kWide>(rows.count, scores, values, next, first * 16, end, head_dim, column, part.out);
     for (; column + 16 <= head_dim; column += 16)
-        weigh_rows<1>(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
+        weigh_rows<1>(rows.count, scores, values, next, first * 16, end, head_dim, column, part.out);
     if (column < head_dim)
         weigh_tail(rows.count, scores, values, first * 16, end, head_dim, column, part.out);
 }
@@ -255,31 +249,54 @@ static inline void finish_tile(const AttentionShape& shape, const AttentionTile&
     }
 }
 
-static inline void attend_split(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
-                                const TileRows& rows, int start, float* scores, const SplitPart& part) {
-    if (layer.half)
-        attend_split<f16>(layer, shape, tile, rows, start, scores, part);
-    else
-        attend_split<float>(layer, shape, tile, rows, start, scores, part);
+static inline void attend_split(const KVLayer& layer, const AttentionShape& shape, const QueryRows& rows,
+                                int kv_head, const int32_t* block_table, int start, float* scores,
+                                const SplitPart& part) {
+    switch (layer.type) {
+        case KVType::F32:
+            return attend_split_as<float>(layer, shape, rows, kv_head, block_table, start, scores, part);
+        case KVType::F16:
+            return attend_split_as<f16>(layer, shape, rows, kv_head, block_table, start, scores, part);
+        case KVType::BF16:
+            return attend_split_as<bf16>(layer, shape, rows, kv_head, block_table, start, scores, part);
+        case KVType::E4M3:
+            return attend_split_as<e4m3>(layer, shape, rows, kv_head, block_table, start, scores, part);
+        case KVType::Int8:
+            return attend_split_as<int8_t>(layer, shape, rows, kv_head, block_table, start, scores, part);
+    }
 }
 
-static inline void attention(const KVLayer& layer, const AttentionShape& shape, const AttentionTile& tile,
-                             float* scratch) {
-    const TileRows rows(shape, tile);
+static inline void attention(const KVLayer& layer, const AttentionShape& shape, const AttentionTile* tiles,
+                             int num_tiles, int shared, float* scratch) {
     float* scores = scratch;
     const SplitPart part(scores + kQueryRows * kSplit, shape.head_dim);
-    const SplitPart merged(part.out + split_part_floats(shape.head_dim), shape.head_dim);
-    for (int r = 0; r < rows.count; ++r) merged.total[r] = 0.0f;
-    for (int start = rows.low[0] / kSplit * kSplit; start < rows.high[rows.count - 1]; start += kSplit) {
-        attend_split(layer, shape, tile, rows, start, scores, part);
-        merge_part(rows.count, shape.head_dim, part, merged);
+    SplitPart merged(part.out + split_part_floats(shape.head_dim), shape.head_dim);
+    QueryRows all;
+    for (int i = 0; i < num_tiles; ++i) all.add(shape, tiles[i]);
+    for (int r = 0; r < all.count; ++r) merged.total[r] = 0.0f;
+    for (int start = 0; start < shared; start += kSplit) {
+        attend_split(layer, shape, all, tiles[0].kv_head, tiles[0].block_table, start, scores, part);
+        merge_part(all.count, shape.head_dim, part, merged);
     }
-    finish_tile(shape, tile, merged);
+    for (int i = 0; i < num_tiles; ++i) {
+        QueryRows rows;
+        rows.add(shape, tiles[i]);
+        const int first = most(rows.low[0] / kSplit * kSplit, shared);
+        for (int start = first; start < rows.high[rows.count - 1]; start += kSplit) {
+            attend_split(layer, shape, rows, tiles[i].kv_head, tiles[i].block_table, start, scores, part);
+            merge_part(rows.count, shape.head_dim, part, merged);
+        }
+        finish_tile(shape, tiles[i], merged);
+        merged = merged.from_row(rows.count, shape.head_dim);
+    }
 }
 
 static inline void attention_split(const KVLayer& layer, const AttentionShape& shape,
                                    const AttentionTile& tile, int start, float* scratch, float* part) {
-    attend_split(layer, shape, tile, TileRows(shape, tile), start, scratch, SplitPart(part, shape.head_dim));
+    QueryRows rows;
+    rows.add(shape, tile);
+    attend_split(layer, shape, rows, tile.kv_head, tile.block_table, start, scratch,
+                 SplitPart(part, shape.head_dim));
 }
 
 static inline void attention_merge(const AttentionShape& shape, const AttentionTile& tile, const float* parts,

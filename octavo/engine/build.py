@@ -131,7 +131,8 @@ def _seconds(milliseconds: float | None) -> float | None:
 
 def kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:
     """The KV cache of `spec` in the type that the flags ask for."""
-    dtype = "float16" if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+    short = {"auto": "float16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
+    dtype = short.get(config.kv_cache_dtype, config.kv_cache_dtype)
     return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
 
 

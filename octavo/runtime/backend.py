@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.tensor import Tensor
+from octavo.runtime.kv_items import vector_bytes
 from octavo.runtime.program import Program
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ class KVCacheSpec:
     num_layers: int
     num_kv_heads: int
     head_dim: int
-    dtype: str  # "float16" or "float32"
+    dtype: str  # one of `octavo.runtime.kv_items.KV_CACHE_DTYPES`
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block of 16 tokens: 2 (K and V) x layers x KV heads x head dim x 16 x item."""
-        item = {"float16": 2, "float32": 4}[self.dtype]
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * BLOCK_SIZE * item
+        """Bytes of one block of 16 tokens: 2 (K and V) x layers x KV heads x 16 vectors of head dim items."""
+        vectors = 2 * self.num_layers * self.num_kv_heads * BLOCK_SIZE
+        return vectors * vector_bytes(self.dtype, self.head_dim)
 
 
 class Executable(Protocol):

@@ -86,8 +86,9 @@ class NativeExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Reserve the KV cache; its pages are committed when first written."""
         spec = self._kv_cache
-        half = spec.dtype == "float16"
-        self._native.allocate_kv_cache(spec.num_layers, spec.num_kv_heads, spec.head_dim, half, num_blocks)
+        self._native.allocate_kv_cache(
+            spec.num_layers, spec.num_kv_heads, spec.head_dim, spec.dtype, num_blocks
+        )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
         """Copy whole blocks, all layers, one pair after the other."""

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.tensor import Tensor
+from octavo.runtime import kv_items
 from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
 from octavo.runtime.program import Attribute, Instruction, Program, Rows, View
 from octavo.sampling.sampler import ReferenceSampler
 
 Floats = NDArray[np.float32]
+Slots = tuple[NDArray[np.int32], NDArray[np.int32]]  # block and place in it, of each token
 
 
 class ReferenceBackend:
@@ -37,7 +39,7 @@ class ReferenceBackend:
 
 
 class ReferenceExecutable:
-    """A Program with float32 weights and a KV cache of `[layers, blocks, 16, KV heads, head dim]` twice."""
+    """A Program with float32 weights and a KV cache of `[layers, blocks, 16, KV heads, bytes]` twice."""
 
     def __init__(self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec) -> None:
         self.sampler = ReferenceSampler()
@@ -52,11 +54,24 @@ class ReferenceExecutable:
         self.allocate_kv_cache(0)
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
-        """Make a KV cache of `num_blocks` blocks; a float16 one rounds what it is given."""
+        """Make a KV cache of `num_blocks` blocks."""
         spec = self._kv_spec
-        shape = (spec.num_layers, num_blocks, BLOCK_SIZE, spec.num_kv_heads, spec.head_dim)
-        self.keys = np.zeros(shape, spec.dtype)
-        self.values = np.zeros(shape, spec.dtype)
+        vector = kv_items.vector_bytes(spec.dtype, spec.head_dim)
+        shape = (spec.num_layers, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
+        self.keys = np.zeros(shape, np.uint8)
+        self.values = np.zeros(shape, np.uint8)
+
+    def write_kv(self, layer: int, slots: Slots, keys: Floats, values: Floats) -> None:
+        """Put `[tokens, KV heads, head dim]` keys and values into slots, rounded to the cache's type."""
+        self.keys[layer][slots] = kv_items.encode(keys, self._kv_spec.dtype)
+        self.values[layer][slots] = kv_items.encode(values, self._kv_spec.dtype)
+
+    def read_kv(self, layer: int, slots: Slots) -> tuple[Floats, Floats]:
+        """Keys and values of slots, `[tokens, KV heads, head dim]` each."""
+        dtype = self._kv_spec.dtype
+        return kv_items.decode(self.keys[layer][slots], dtype), kv_items.decode(
+            self.values[layer][slots], dtype
+        )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
         """Copy whole blocks, one pair after the other."""
@@ -67,12 +82,12 @@ class ReferenceExecutable:
     def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
         """The bytes of each block: its keys of all layers, then its values."""
         parts = [each[:, list(blocks)].swapaxes(0, 1) for each in (self.keys, self.values)]
-        return np.stack(parts, axis=1).reshape(len(blocks), -1).view(np.uint8)
+        return np.stack(parts, axis=1).reshape(len(blocks), -1)
 
     def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
         """Fill each block with bytes that `read_blocks` gave."""
         layers, _, *rest = self.keys.shape
-        parts = np.ascontiguousarray(data).view(self.keys.dtype).reshape(len(blocks), 2, layers, *rest)
+        parts = data.reshape(len(blocks), 2, layers, *rest)
         for each, part in ((self.keys, parts[:, 0]), (self.values, parts[:, 1])):
             each[:, list(blocks)] = part.swapaxes(0, 1)
 
@@ -137,7 +152,7 @@ def _paged_attention(run: ReferenceExecutable, batch: Batch, op: Instruction, in
     for tokens, table in zip(queries, batch.block_tables, strict=True):
         positions = batch.positions[tokens]
         slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-        run.keys[layer][slots], run.values[layer][slots] = k[tokens], v[tokens]
+        run.write_kv(layer, slots, k[tokens], v[tokens])
 
     output = np.zeros_like(q)
     for tokens, table, context_len in zip(queries, batch.block_tables, batch.context_lens, strict=True):
@@ -145,8 +160,7 @@ def _paged_attention(run: ReferenceExecutable, batch: Batch, op: Instruction, in
         # What no query sees may be gone: its blocks belong to others.
         seen = np.arange(max(0, positions[0] - window + 1) if window else 0, context_len)
         slots = table[seen // BLOCK_SIZE], seen % BLOCK_SIZE
-        keys = run.keys[layer][slots].astype(np.float32)  # [context, KV heads, head dim]
-        values = run.values[layer][slots].astype(np.float32)
+        keys, values = run.read_kv(layer, slots)  # [context, KV heads, head dim]
         visible = seen[None, :] <= positions[:, None]  # [queries, context]
         if window:
             visible &= seen[None, :] > positions[:, None] - window

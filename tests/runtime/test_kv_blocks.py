@@ -10,6 +10,7 @@ from support.random_llama import SPEC, random_llama
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
 from octavo.runtime.backend import Executable, KVCacheSpec, Limits
+from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.reference import ReferenceBackend
 
 TOKENS = np.random.default_rng(3).integers(0, SPEC.vocab_size, 40).tolist()
@@ -20,7 +21,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["float16", "float32"])
+@pytest.fixture(params=KV_CACHE_DTYPES)
 def kv_cache(request: pytest.FixtureRequest) -> KVCacheSpec:
     return KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, request.param)
 

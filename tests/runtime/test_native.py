@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.kv_items import KV_CACHE_DTYPES, decode, encode
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
 
@@ -185,7 +186,7 @@ def naive_attention(q, k, v, scale, window):
     return out
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", KV_CACHE_DTYPES)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "window"),
     [(9, 3, 64, 0), (4, 4, 32, 0), (8, 2, 80, 37), (40, 2, 128, 300), (2, 1, 24, 5)],
@@ -206,14 +207,8 @@ def test_attention(isa: str, dtype: str, heads: int, kv_heads: int, head_dim: in
 
     got = with_positions(harness, build)
     q, k, v = np.split(x, np.cumsum(qkv)[:-1], axis=1)
-    k, v = k.astype(dtype).astype(np.float32), v.astype(dtype).astype(np.float32)
-    expected = naive_attention(
-        q.reshape(tokens, heads, -1),
-        k.reshape(tokens, kv_heads, -1),
-        v.reshape(tokens, kv_heads, -1),
-        head_dim**-0.5,
-        window,
-    )
+    k, v = (decode(encode(each.reshape(tokens, kv_heads, -1), dtype), dtype) for each in (k, v))
+    expected = naive_attention(q.reshape(tokens, heads, -1), k, v, head_dim**-0.5, window)
     np.testing.assert_allclose(got, expected.reshape(tokens, -1), atol=2e-5)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from octavo.formats.tensor import Tensor
 from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.kv_items import decode, encode
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import Instruction, Program, View
 from octavo.runtime.reference import ReferenceBackend, ReferenceExecutable
@@ -181,11 +182,13 @@ def test_sequences_may_share_blocks():
     assert_near(rows[1], torch_attention(table[[*prefix, 22]], 0)[-1])
 
 
-def test_a_float16_cache_rounds_keys_and_values():
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "fp8"])
+def test_a_narrow_cache_rounds_keys_and_values(dtype):
     table = random(50, (HEADS + 2 * KV_HEADS) * HEAD_DIM)
     rounded, q_cols = table.copy(), HEADS * HEAD_DIM
-    rounded[:, q_cols:] = table[:, q_cols:].astype(np.float16)
-    kv_cache = KVCacheSpec(2, KV_HEADS, HEAD_DIM, "float16")
+    vectors = table[:, q_cols:].reshape(50, -1, HEAD_DIM)
+    rounded[:, q_cols:] = decode(encode(vectors, dtype), dtype).reshape(50, -1)
+    kv_cache = KVCacheSpec(2, KV_HEADS, HEAD_DIM, dtype)
     executable = compile_program(attention_program(0), {"embed": table}, kv_cache)
     executable.allocate_kv_cache(2)
     rows = executable.run(make_batch([Chunk(range(20), 0, [1, 0], "all")]))

@@ -1,0 +1,121 @@
+#include "attention_plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace octavo {
+
+namespace {
+
+constexpr int kBlocksInSplit = kSplit / 16;
+
+const int32_t* table_of(const Step& step, int sequence) {
+    return step.block_tables + sequence * step.table_width;
+}
+
+int whole_splits(const Step& step, int sequence) { return step.context_lens[sequence] / kSplit; }
+
+bool is_decode(const Step& step, int sequence) {
+    return step.query_starts[sequence + 1] - step.query_starts[sequence] == 1;
+}
+
+// How many whole splits, from position 0 on, lie in the same blocks.
+int shared_splits(const Step& step, int a, int b) {
+    const int most = std::min(whole_splits(step, a), whole_splits(step, b));
+    int split = 0;
+    while (split < most && !std::memcmp(table_of(step, a) + split * kBlocksInSplit,
+                                        table_of(step, b) + split * kBlocksInSplit, kBlocksInSplit * 4))
+        ++split;
+    return split;
+}
+
+// An order that puts block tables which begin alike beside each other.
+bool table_before(const Step& step, int a, int b) {
+    const int first = whole_splits(step, a), second = whole_splits(step, b);
+    const size_t bytes = size_t{4} * kBlocksInSplit * std::min(first, second);
+    const int order = std::memcmp(table_of(step, a), table_of(step, b), bytes);
+    if (order) return order < 0;
+    return first != second ? first < second : a < b;
+}
+
+}  // namespace
+
+void AttentionPlan::reserve(const AttentionShape& shape, int threads, int64_t max_tokens,
+                            int64_t max_position) {
+    num_kv_heads_ = shape.num_kv_heads;
+    group_ = shape.num_heads / shape.num_kv_heads;
+    heads_ = std::min(group_, kQueryRows);
+    threads_ = threads;
+    // A tile holds at least one token of some heads of a group.
+    const size_t most = max_tokens * num_kv_heads_ * ((group_ + heads_ - 1) / heads_);
+    tiles_.reserve(most);
+    groups_.reserve(most);
+    kv_writes_.reserve(max_tokens);
+    decodes_.reserve(max_tokens);
+    splits_.reserve(most_tiles_to_split() * ((max_position + kSplit - 1) / kSplit));
+}
+
+void AttentionPlan::make(const Step& step) {
+    tiles_.clear();
+    groups_.clear();
+    kv_writes_.clear();
+    splits_.clear();
+    decodes_.clear();
+    if (!num_kv_heads_) return;  // a program without attention
+    for (int s = 0; s < step.sequences(); ++s) {
+        const int end = step.query_starts[s + 1];
+        for (int first = step.query_starts[s]; first < end;) {  // a block's slots share cache lines
+            const int count = std::min(16 - step.positions[first] % 16, end - first);
+            kv_writes_.push_back({s, first, count});
+            first += count;
+        }
+        if (is_decode(step, s))
+            decodes_.push_back(s);
+        else
+            add_chunk(step, s);
+    }
+    add_decodes(step);
+    if (static_cast<int>(tiles_.size()) > most_tiles_to_split()) return;
+    for (int i = 0; i < static_cast<int>(tiles_.size()); ++i)
+        for (int start = 0; start < context_of(tiles_[i], step); start += kSplit)
+            splits_.push_back({i, start});
+    if (splits_.size() == tiles_.size()) splits_.clear();
+}
+
+void AttentionPlan::add_chunk(const Step& step, int sequence) {
+    const int start = step.query_starts[sequence], end = step.query_starts[sequence + 1];
+    const int tokens = kQueryRows / heads_;
+    // The last tokens see most: their tiles go first, so that the threads end together.
+    for (int first = start + (end - start - 1) / tokens * tokens; first >= start; first -= tokens)
+        for (int kv_head = 0; kv_head < num_kv_heads_; ++kv_head)
+            for (int head = 0; head < group_; head += heads_) {
+                groups_.push_back({static_cast<int>(tiles_.size()), 1, 0});
+                tiles_.push_back({sequence, first, std::min(tokens, end - first), kv_head,
+                                  kv_head * group_ + head, std::min(heads_, group_ - head)});
+            }
+}
+
+void AttentionPlan::add_decodes(const Step& step) {
+    std::sort(decodes_.begin(), decodes_.end(), [&](int a, int b) { return table_before(step, a, b); });
+    const int count = static_cast<int>(decodes_.size());
+    // As many as there are rows for, but no fewer groups than keep the threads busy.
+    const int most = std::clamp(count * num_kv_heads_ / most_tiles_to_split(), 1, kQueryRows / heads_);
+    for (int first = 0; first < count;) {
+        int last = first + 1, shared = 0;
+        for (; last < count && last - first < most; ++last) {
+            const int splits = shared_splits(step, decodes_[last - 1], decodes_[last]);
+            if (splits == 0 || splits < shared) break;  // not worth what those before share
+            if (last == first + 1) shared = splits;
+        }
+        for (int kv_head = 0; kv_head < num_kv_heads_; ++kv_head)
+            for (int head = 0; head < group_; head += heads_) {
+                groups_.push_back({static_cast<int>(tiles_.size()), last - first, shared * kSplit});
+                for (int i = first; i < last; ++i)
+                    tiles_.push_back({decodes_[i], step.query_starts[decodes_[i]], 1, kv_head,
+                                      kv_head * group_ + head, std::min(heads_, group_ - head)});
+            }
+        first = last;
+    }
+}
+
+}  // namespace octavo
