@@ -1,4 +1,4 @@
-"""Sequences whose block tables begin alike are computed together and get what each gets alone, bit for bit."""
+"""Sequences whose block tables begin alike are computed together; each gets just what it gets alone."""
 
 from __future__ import annotations
 
