@@ -41,7 +41,8 @@ def decode(data: Bytes, dtype: str) -> Floats:
     """What `encode` gave, as float32 `[..., head dim]`."""
     data = np.ascontiguousarray(data)
     if dtype == "int8":
-        return data[..., :-4].view(np.int8) * np.ascontiguousarray(data[..., -4:]).view(np.float32)
+        scales = np.ascontiguousarray(data[..., -4:]).view(np.float32)
+        return data[..., :-4].view(np.int8).astype(np.float32) * scales
     if dtype == "bfloat16":
         return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype == "fp8":
@@ -63,7 +64,7 @@ def _encode_int8(vectors: Floats) -> Bytes:
 
 def _encode_e4m3(vectors: Floats) -> Bytes:
     bits = vectors.view(np.uint32)
-    sign, magnitude = (bits >> 24) & 0x80, bits & 0x7FFFFFFF
+    sign, magnitude = (bits >> 24) & np.uint32(0x80), bits & np.uint32(0x7FFFFFFF)
     normal = (_round_bits(magnitude, 20) - 0x3C000000) >> 20
     # Below 2^-6 the fraction counts 2^-9.
     subnormal = np.rint(magnitude.view(np.float32) * np.float32(512)).astype(np.uint32)
