@@ -15,6 +15,7 @@ from octavo.cli.flags import expand_flags, unknown_flag
 
 COMMANDS = {
     "serve": ("octavo.cli.serve", "Serve a model over the OpenAI API."),
+    "run-batch": ("octavo.cli.run_batch", "Answer the requests of an OpenAI batch file."),
     "chat": ("octavo.cli.chat", "Chat with a model in the terminal."),
     "complete": ("octavo.cli.complete", "Complete a text on standard output."),
     "plan": (

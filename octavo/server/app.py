@@ -19,10 +19,12 @@ from octavo.server import (
     chat,
     completions,
     health,
+    invocations,
     live,
     metrics,
     models,
     ollama,
+    ollama_models,
     page,
     pooling,
     tokens,
@@ -36,6 +38,8 @@ from octavo.server.header_limit import HeaderLimitMiddleware
 from octavo.server.middleware import add_middleware
 from octavo.server.openapi import describe
 from octavo.server.request_id_header import RequestIdMiddleware
+from octavo.server.responses_api import routes
+from octavo.server.responses_api.store import ResponseStore
 from octavo.server.serving import Serving, now
 
 if TYPE_CHECKING:
@@ -77,7 +81,22 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan, **docs)
     app.state.serving = serving
     app.state.live_feed = live.make_feed(serving)
-    for group in (completions, chat, anthropic, ollama, models, tokens, pooling, cache, health, metrics):
+    app.state.responses = ResponseStore(config.max_stored_responses)
+    for group in (
+        completions,
+        chat,
+        routes,
+        invocations,
+        anthropic,
+        ollama,
+        ollama_models,
+        models,
+        tokens,
+        pooling,
+        cache,
+        health,
+        metrics,
+    ):
         app.include_router(group.router)
     if not config.disable_page:
         app.include_router(page.router)

@@ -11,7 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from octavo.server.errors import APIError, error_response
 
-GUARDED = ("/v1", "/v2", "/octavo/", "/api/", "/tokenize", "/detokenize", "/reset_prefix_cache")
+GUARDED = (
+    "/v1",
+    "/v2",
+    "/octavo/",
+    "/api/",
+    "/tokenize",
+    "/detokenize",
+    "/reset_prefix_cache",
+    "/invocations",
+)
 
 
 class APIKeyMiddleware:

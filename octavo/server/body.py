@@ -33,7 +33,7 @@ async def read_body(request: Request, kind: type[T], max_bytes: int) -> T:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise APIError(415, f"Content-Type must be application/json, got {media_type or 'none'}")
-    content = await _read_bounded(request, max_bytes)
+    content = await read_bounded(request, max_bytes)
     try:
         body: T = _decoder(kind).decode(content)
     except msgspec.ValidationError as error:
@@ -45,7 +45,8 @@ async def read_body(request: Request, kind: type[T], max_bytes: int) -> T:
     return body
 
 
-async def _read_bounded(request: Request, max_bytes: int) -> bytes:
+async def read_bounded(request: Request, max_bytes: int) -> bytes:
+    """The bytes of the body; raises APIError 413 when it is over `max_bytes`."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)

@@ -20,13 +20,20 @@ async def chat_prompt(serving: Serving, body: ChatCompletionRequest) -> Prompt:
 
 
 async def chat_generation(
-    serving: Serving, body: ChatCompletionRequest, response_id: str, user: str
+    serving: Serving,
+    body: ChatCompletionRequest,
+    response_id: str,
+    user: str,
+    *,
+    prompt_param: str = "messages",
+    max_tokens_param: str = "max_tokens",
 ) -> Generation:
     """What answers a conversation; raises APIError for one that can not be, before anything runs.
 
-    `user` is whose share it takes where shares are fair.
+    `user` is whose share it takes where shares are fair. Errors name the conversation and its limit as the
+    last two arguments say.
     """
-    max_tokens, max_tokens_param = body.max_tokens, "max_tokens"
+    max_tokens = body.max_tokens
     if body.max_completion_tokens is not None:
         max_tokens, max_tokens_param = body.max_completion_tokens, "max_completion_tokens"
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
@@ -45,7 +52,7 @@ async def chat_generation(
         truncate=body.truncate_prompt_tokens,
         max_tokens=limited(serving, max_tokens),
         default_max_tokens=defaults.get("max_tokens"),
-        param="messages",
+        param=prompt_param,
         max_tokens_param=max_tokens_param,
     )
     params = body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)

@@ -61,6 +61,14 @@ class ServerConfig:
         low=-1,
         high=MAX_LOGPROBS,
     )
+    max_stored_responses: int = setting(
+        1000,
+        "Most responses of /v1/responses that are kept, to be read or gone on with; the least recently used "
+        "goes first. 0 keeps none.",
+        "Limits",
+        low=0,
+        high=1_000_000,
+    )
     max_waiting: int | None = setting(
         None,
         "Most prompts that may wait for their first token; a request that finds so many is refused with 429 "

@@ -1,4 +1,4 @@
-"""`/api/chat`, `/api/generate`, `/api/tags`, `/api/version`: Ollama's API, for text.
+"""`/api/chat` and `/api/generate`: Ollama's API, for text.
 
 Source: docs/api.md of Ollama. Streams, the default, are lines of JSON. Options that tune Ollama's own runner
 change nothing here; those that would change the text are honoured or refused.
@@ -6,7 +6,6 @@ change nothing here; those that would change the text are honoured or refused.
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -15,12 +14,12 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-import octavo
 from octavo.server.body import read_body
 from octavo.server.chat_generation import chat_generation
 from octavo.server.disconnect import while_connected
 from octavo.server.errors import APIError, error_body
 from octavo.server.generation import Generation, UsageCount
+from octavo.server.ollama_models import timestamp
 from octavo.server.openapi import described_by
 from octavo.server.protocol import ChatCompletionRequest, Message
 from octavo.server.serving import Serving, serving_of
@@ -147,20 +146,6 @@ async def generate(request: Request) -> Response:
     return await _respond(request, serving, body, messages, answer)
 
 
-@router.get("/api/tags")
-async def tags(request: Request) -> dict[str, list[dict[str, Any]]]:
-    """The names that the model goes by."""
-    serving = serving_of(request)
-    created = _timestamp(serving.created)
-    return {"models": [{"name": name, "model": name, "modified_at": created} for name in serving.model_names]}
-
-
-@router.get("/api/version")
-async def version() -> dict[str, str]:
-    """The version of this server, not of an Ollama."""
-    return {"version": octavo.__version__}
-
-
 async def _respond(
     request: Request, serving: Serving, body: OllamaRequest, messages: list[Message], answer: Answer
 ) -> Response:
@@ -190,7 +175,7 @@ async def _lines(
             usage.add(prompt_index, output)
             [completion] = output.outputs
             first = time.monotonic_ns() if first == begun else first
-            line: dict[str, Any] = {"model": model, "created_at": _timestamp(time.time())}
+            line: dict[str, Any] = {"model": model, "created_at": timestamp(time.time())}
             line |= {**answer(completion.text), "done": completion.finish_reason is not None}
             if completion.finish_reason is not None:
                 now, counts = time.monotonic_ns(), usage.usage()
@@ -222,7 +207,3 @@ def _refuse(body: OllamaRequest, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(body, name):
             raise APIError(400, f"{name} is not supported", name)
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")

@@ -127,6 +127,13 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     # Refused, unless they ask for what happens anyway.
     response_format: dict[str, Any] | None = None
     structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_decoding_backend: Any = None
+    guided_whitespace_pattern: Any = None
+    structural_tag: Any = None
     logits_processors: Any = None
     kv_transfer_params: Any = None
     vllm_xargs: Any = None
@@ -160,7 +167,9 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         """Raise APIError for what the types above allow but the server does not."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value and name in _UNSUPPORTED and value not in _HARMLESS.get(name, ()):
+            # An empty schema is a schema: whoever gives one wants JSON.
+            asks = bool(value) or (value == {} and name in _STRUCTURED)
+            if asks and name in _UNSUPPORTED and value not in _HARMLESS.get(name, ()):
                 raise APIError(400, f"{name}: {_UNSUPPORTED[name]} is not supported", name)
         if self.stream_options is not None and not self.stream:
             raise APIError(400, "stream_options: only with stream=true", "stream_options")
@@ -296,6 +305,13 @@ _UNSUPPORTED = {
     "mm_processor_kwargs": "input other than text",
     "structured_outputs": "structured output",
     "response_format": "structured output",
+    "guided_json": "structured output",
+    "guided_regex": "structured output",
+    "guided_choice": "structured output",
+    "guided_grammar": "structured output",
+    "guided_decoding_backend": "structured output",
+    "guided_whitespace_pattern": "structured output",
+    "structural_tag": "structured output",
     "tools": "tool calling",
     "tool_choice": "tool calling",
     "functions": "function calling",
@@ -309,6 +325,8 @@ _UNSUPPORTED = {
     "web_search_options": "web search",
 }
 """Fields that the server knows but can not honour."""
+
+_STRUCTURED = ("response_format", "structured_outputs", "guided_json")
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),

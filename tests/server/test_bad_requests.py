@@ -46,6 +46,10 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str | None]] = [
     ({"prompt": "x", "prompt_embeds": "AAAA"}, "prompt_embeds"),
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format"),
     ({"prompt": "x", "structured_outputs": {"json": {}}}, "structured_outputs"),
+    ({"prompt": "x", "guided_choice": ["a", "b"]}, "guided_choice"),
+    ({"prompt": "x", "guided_regex": "a*"}, "guided_regex"),
+    ({"prompt": "x", "guided_grammar": "root ::= 'a'"}, "guided_grammar"),
+    ({"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ({"prompt": "x", "kv_transfer_params": {"a": 1}}, "kv_transfer_params"),
     ({"prompt": "x", "vllm_xargs": {"a": 1}}, "vllm_xargs"),
     ({"prompt": "x", "logits_processors": ["a.b"]}, "logits_processors"),
@@ -116,7 +120,8 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None]] = [
     ({"messages": [{"role": "user", "content": "x" * 256}]}, "messages"),
     ({"messages": HI, "mm_processor_kwargs": {"a": 1}}, "mm_processor_kwargs"),
     ({"messages": HI, "documents": "x"}, "documents"),
-    ({"messages": HI, "guided_json": {}}, "guided_json"),
+    ({"messages": HI, "guided_json": {"type": "object"}}, "guided_json"),
+    ({"messages": HI, "response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
 ]
 
 

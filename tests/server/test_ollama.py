@@ -46,6 +46,17 @@ def test_what_is_served_is_listed(server: LiveServer, client: ollama.Client) -> 
     assert server.http.get("/api/version").json()["version"]
 
 
+def test_what_runs_and_what_it_is(server: LiveServer, client: ollama.Client) -> None:
+    [running] = client.ps().models
+    assert (running.model, running.context_length) == ("hash", 256)
+    shown = client.show("hash:latest")
+    assert shown.template == byte_tokenizer().chat_template
+    assert shown.capabilities == ["completion"]
+    assert 256 in (shown.modelinfo or {}).values()
+    with pytest.raises(ollama.ResponseError, match="not served here"):
+        client.show("other")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -1,0 +1,172 @@
+"""The body of `POST /v1/responses`: OpenAI's Responses API, for text, with vLLM's sampling fields.
+
+Source: the Responses API reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from octavo.sampling_params import check_integer
+from octavo.server.errors import APIError, bad_input
+from octavo.server.protocol import ChatCompletionRequest, Message
+from octavo.server.responses_api.items import messages_of
+
+LOGPROBS = "message.output_text.logprobs"
+MAX_METADATA = 16
+MAX_METADATA_KEY = 64
+MAX_METADATA_VALUE = 512
+_SHARED = (
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "stop",
+    "stop_token_ids",
+    "min_tokens",
+    "ignore_eos",
+    "logit_bias",
+    "skip_special_tokens",
+    "include_stop_str_in_output",
+    "priority",
+    "cache_salt",
+    "chat_template_kwargs",
+    "user",
+    "timeout",
+)
+"""Fields that mean here what they mean in a chat completion."""
+
+
+class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What to answer, after what came before by `previous_response_id`; null means the default."""
+
+    input: str | list[dict[str, Any]]
+    model: str | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    top_logprobs: int | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    logit_bias: dict[int, float] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    user: str | None = None
+    timeout: float | None = None
+
+    # No effect here, and none on what is generated.
+    stream_options: dict[str, Any] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
+
+    # Refused, unless they ask for what happens anyway.
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    truncation: str | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    background: bool | None = None
+    conversation: Any = None
+    prompt: Any = None
+    context_management: Any = None
+    moderation: Any = None
+    structured_outputs: Any = None
+
+    def check(self) -> None:
+        """Raise APIError for what the types above allow but the server does not."""
+        for name, what in _UNSUPPORTED.items():
+            value = getattr(self, name)
+            if value and value not in _HARMLESS.get(name, ()):
+                raise APIError(400, f"{name}: {what} is not supported", name)
+        self._check_text()
+        for name in self.include or ():
+            if name != LOGPROBS:
+                raise APIError(400, f"include: {name[:100]!r} is not supported, only {LOGPROBS!r}", "include")
+        if any(value is not None for value in (self.reasoning or {}).values()):
+            raise APIError(400, "reasoning: thinking apart from the answer is not supported", "reasoning")
+        metadata = self.metadata or {}
+        if (
+            len(metadata) > MAX_METADATA
+            or any(len(key) > MAX_METADATA_KEY for key in metadata)
+            or any(len(value) > MAX_METADATA_VALUE for value in metadata.values())
+        ):
+            raise APIError(
+                400,
+                f"metadata takes at most {MAX_METADATA} keys of {MAX_METADATA_KEY} characters with values of "
+                f"{MAX_METADATA_VALUE}",
+                "metadata",
+            )
+        with bad_input(self.__struct_fields__):
+            if self.max_output_tokens is not None:
+                check_integer("max_output_tokens", self.max_output_tokens, 1, 2**31 - 1)
+
+    def _check_text(self) -> None:
+        for name, value in (self.text or {}).items():
+            if name == "format":
+                if value not in (None, {"type": "text"}):
+                    raise APIError(400, "text.format: structured output is not supported", "text.format")
+            elif name != "verbosity" or value not in (None, "medium"):
+                raise APIError(400, f"text.{name[:100]} is not supported", f"text.{name[:100]}")
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the response carries log probabilities."""
+        return self.top_logprobs is not None or LOGPROBS in (self.include or ())
+
+    def chat(self, before: tuple[Message, ...]) -> ChatCompletionRequest:
+        """The same request as a chat completion, `before` being the conversation that it goes on with.
+
+        Raises APIError for input that is not text. Earlier instructions are not carried over, as in OpenAI's.
+        """
+        opening = [Message("system", self.instructions)] if self.instructions else []
+        body = ChatCompletionRequest(messages=[*opening, *before, *messages_of(self.input)])
+        for name in _SHARED:
+            setattr(body, name, getattr(self, name))
+        body.max_tokens = self.max_output_tokens
+        body.logprobs, body.top_logprobs = self.wants_logprobs, self.top_logprobs
+        body.check()
+        return body
+
+
+_UNSUPPORTED = {
+    "truncation": "cutting the conversation",
+    "tools": "tool calling",
+    "tool_choice": "tool calling",
+    "background": "answering in the background",
+    "conversation": "OpenAI's store of conversations",
+    "prompt": "OpenAI's store of prompts",
+    "context_management": "compacting the conversation",
+    "moderation": "moderation",
+    "structured_outputs": "structured output",
+}
+_HARMLESS: dict[str, tuple[Any, ...]] = {"truncation": ("disabled",), "tool_choice": ("none", "auto")}
