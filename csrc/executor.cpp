@@ -40,6 +40,29 @@ void Executor::add_buffer(bool outputs, int cols, int offset) { buffers_.push_ba
 
 void Executor::add_weight(const std::string& name, RawTensor tensor) { tensors_[name] = tensor; }
 
+void Executor::add_packed(const std::string& name, PackedWeight weight) { packed_[name] = weight; }
+
+void Executor::pack(const PackedWeight& weight, const uint8_t* raw, int64_t first, int64_t count,
+                    uint8_t* out) {
+    std::atomic<int64_t> next{0};
+    pool_.run([&](int) {
+        for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1))
+            weight.pack_panel(first + i, raw, out + i * weight.panel_bytes());
+    });
+}
+
+size_t Executor::weight_bytes() const {
+    size_t bytes = 0;
+    for (const auto& [name, weight] : packed_) bytes += weight.bytes();
+    return bytes;
+}
+
+const PackedWeight& Executor::packed(const std::string& name) const {
+    auto found = packed_.find(name);
+    if (found == packed_.end()) throw std::invalid_argument("weight " + name + " is missing");
+    return found->second;
+}
+
 const RawTensor& Executor::tensor(const std::string& name) const {
     auto found = tensors_.find(name);
     if (found == tensors_.end()) throw std::invalid_argument("weight " + name + " is missing");
@@ -99,18 +122,16 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
             int column = 0;
             for (size_t i = 0; attributes.contains("out" + std::to_string(i)); ++i) {
                 const int64_t n = integer(attributes, ("out" + std::to_string(i)).c_str());
-                const RawTensor& raw = tensor(weights.at(i));
-                if (raw.rows != n || raw.cols != inputs.at(0).cols)
-                    throw std::invalid_argument(weights[i] + " is " + std::to_string(raw.rows) + " x " +
-                                                std::to_string(raw.cols) + ", not " + std::to_string(n) +
+                const PackedWeight& weight = packed(weights.at(i));
+                if (weight.n != n || weight.k != inputs.at(0).cols)
+                    throw std::invalid_argument(weights[i] + " is " + std::to_string(weight.n) + " x " +
+                                                std::to_string(weight.k) + ", not " + std::to_string(n) +
                                                 " x " + std::to_string(inputs[0].cols));
                 const float* bias = nullptr;
                 if (auto name = attributes.find("bias" + std::to_string(i)); name != attributes.end())
                     bias = floats(std::get<std::string>(name->second));
-                // data is the raw tensor until finish() packs it
-                each.parts.push_back(
-                    {{raw.encoding, n, raw.cols, const_cast<uint8_t*>(raw.data)}, bias, column});
-                each.integer |= is_integer(raw.encoding);
+                each.parts.push_back({weight, bias, column});
+                each.integer |= is_integer(weight.encoding);
                 column += static_cast<int>(n);
             }
             if (column != output.cols) throw std::invalid_argument("linear's parts do not fill its output");
@@ -140,31 +161,11 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
         each.data = each.outputs ? outputs + each.offset * limits_.max_outputs
                                  : tokens + each.offset * limits_.max_tokens;
 
-    size_t bytes = 0;
     int64_t widest = 0, head_dim = 1;
     for (const Instruction& each : instructions_) {
         head_dim = std::max<int64_t>(head_dim, each.shape.head_dim);
         if (each.integer) widest = std::max<int64_t>(widest, each.inputs[0].cols);
-        for (const LinearPart& part : each.parts) bytes += aligned(part.weight.bytes());
     }
-    packed_ = Region(bytes);
-    std::vector<std::pair<PackedWeight, const uint8_t*>> jobs;
-    std::vector<std::pair<size_t, int64_t>> panels;
-    uint8_t* next = packed_.data();
-    for (Instruction& each : instructions_)
-        for (LinearPart& part : each.parts) {
-            const uint8_t* raw = std::exchange(part.weight.data, next);
-            next += aligned(part.weight.bytes());
-            for (int64_t panel = 0; panel < part.weight.panels(); ++panel)
-                panels.emplace_back(jobs.size(), panel);
-            jobs.emplace_back(part.weight, raw);
-        }
-    std::atomic<size_t> job{0};
-    pool_.run([&](int) {
-        for (size_t i = job.fetch_add(8); i < panels.size(); i = job.fetch_add(8))
-            for (size_t j = i; j < std::min(i + 8, panels.size()); ++j)
-                jobs[panels[j].first].first.pack_panel(panels[j].second, jobs[panels[j].first].second);
-    });
 
     const int64_t rows = std::max(limits_.max_tokens, limits_.max_outputs), groups = widest / kGroup;
     const size_t scratch = aligned(attention_scratch_floats(static_cast<int>(head_dim)) * sizeof(float));

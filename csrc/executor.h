@@ -58,9 +58,14 @@ class Executor {
   public:
     Executor(int threads, const Kernels& kernels, ModelLimits limits);
 
-    // Building, in this order: buffers, weights, instructions, then finish().
+    // Fills `out` with `count` panels of the weight, from `first` on, from the raw rows of all of it.
+    void pack(const PackedWeight& weight, const uint8_t* raw, int64_t first, int64_t count, uint8_t* out);
+
+    // Building, in this order: buffers, weights, instructions, then finish(). What linears multiply by has to
+    // be packed; all other weights are raw.
     void add_buffer(bool outputs, int cols, int offset);
     void add_weight(const std::string& name, RawTensor tensor);
+    void add_packed(const std::string& name, PackedWeight weight);
     using Attributes = std::map<std::string, std::variant<int64_t, double, std::string>>;
     void add_instruction(const std::string& op, const std::vector<View>& inputs, View output,
                          const std::vector<std::string>& weights, const Attributes& attributes);
@@ -77,7 +82,7 @@ class Executor {
     // for a step that does not fit the limits, the vocabulary, the rope table or the KV cache.
     const float* run(const Step& step);
     int result_cols() const { return result_.cols; }
-    size_t weight_bytes() const { return packed_.bytes(); }
+    size_t weight_bytes() const;
     int threads() const { return pool_.size(); }
     ThreadPool& pool() { return pool_; }
     const Kernels& kernels() const { return kernels_; }
@@ -133,6 +138,7 @@ class Executor {
         return buffers_[view.buffer].outputs ? step.outputs() : step.tokens();
     }
     const RawTensor& tensor(const std::string& name) const;
+    const PackedWeight& packed(const std::string& name) const;
     const float* floats(const std::string& name);
 
     // Calls f(item) for the items [0, count) that this thread gets, `size` at a time.
@@ -152,12 +158,13 @@ class Executor {
     ModelLimits limits_;
     std::vector<Buffer> buffers_;
     std::map<std::string, RawTensor> tensors_;
+    std::map<std::string, PackedWeight> packed_;
     std::map<std::string, std::vector<float>> float_weights_;
     std::vector<Instruction> instructions_;
     std::unique_ptr<Counter[]> counters_;
     View result_{};
     int64_t vocabulary_ = 0, max_position_ = 0;
-    Region packed_, arena_, scratch_, kv_;
+    Region arena_, scratch_, kv_;
     QuantisedRows quantised_{};
     std::vector<float*> attention_scratch_;
     AttentionPlan attention_plan_;

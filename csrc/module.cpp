@@ -83,6 +83,26 @@ struct Program {
         kept.push_back(data);
     }
 
+    void add_packed(const std::string& name, const std::string& encoding, int64_t rows, int64_t cols,
+                    Bytes data) {
+        const PackedWeight weight{encoding_of(encoding), rows, cols, data.data()};
+        if (data.shape(0) != weight.bytes())
+            throw std::invalid_argument("weight " + name + " has the wrong number of packed bytes");
+        executor.add_packed(name, weight);
+        kept.push_back(data);
+    }
+
+    void pack(const std::string& encoding, int64_t rows, int64_t cols, Bytes raw, int64_t first_panel,
+              nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
+        const PackedWeight weight{encoding_of(encoding), rows, cols, nullptr};
+        const int64_t count = static_cast<int64_t>(out.shape(0) / weight.panel_bytes());
+        if (raw.shape(0) != rows * row_bytes(weight.encoding, cols) || first_panel < 0 ||
+            first_panel + count > weight.panels() || out.shape(0) % weight.panel_bytes() != 0)
+            throw std::invalid_argument("raw is not the weight, or out is not whole panels of it");
+        nb::gil_scoped_release released;
+        executor.pack(weight, raw.data(), first_panel, count, out.data());
+    }
+
     void add_instruction(const std::string& op, const std::vector<ViewTuple>& inputs, const ViewTuple& output,
                          const std::vector<std::string>& weights, const Executor::Attributes& attributes) {
         std::vector<View> views;
@@ -145,6 +165,12 @@ struct Program {
 NB_MODULE(_native, module) {
     using octavo::Program;
     module.def("isas", &octavo::isas, "The ISA tiers that this processor has, plainest first.");
+    module.def(
+        "panel_bytes",
+        [](const std::string& encoding, int64_t cols) {
+            return octavo::PackedWeight{octavo::encoding_of(encoding), 0, cols, nullptr}.panel_bytes();
+        },
+        "encoding"_a, "cols"_a, "Bytes of a packed panel of 16 rows.");
     octavo::bind_roofline(module);
     octavo::bind_sampling(module);
     nb::class_<Program>(module, "Program")
@@ -153,6 +179,8 @@ NB_MODULE(_native, module) {
         .def("add_buffer", [](Program& p, bool outputs, int cols,
                               int offset) { p.executor.add_buffer(outputs, cols, offset); })
         .def("add_weight", &Program::add_weight)
+        .def("add_packed", &Program::add_packed)
+        .def("pack", &Program::pack)
         .def("add_instruction", &Program::add_instruction)
         .def("finish",
              [](Program& p, int64_t token_cols, int64_t output_cols, const octavo::ViewTuple& result) {

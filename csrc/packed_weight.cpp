@@ -74,8 +74,7 @@ size_t PackedWeight::panel_bytes() const {
     return groups() * record_bytes(encoding);
 }
 
-void PackedWeight::pack_panel(int64_t index, const uint8_t* raw) const {
-    uint8_t* out = data + index * panel_bytes();
+void PackedWeight::pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) const {
     const int64_t columns = std::min<int64_t>(kPanel, n - index * kPanel);
     if (columns < kPanel) std::memset(out, 0, panel_bytes());
     const size_t stride = row_bytes(encoding, k);

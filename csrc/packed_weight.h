@@ -38,7 +38,7 @@ struct PackedWeight {
     Encoding encoding;
     int64_t n;  // output columns
     int64_t k;
-    uint8_t* data;  // panels, 64-byte aligned
+    const uint8_t* data;  // panels
 
     int64_t panels() const { return (n + kPanel - 1) / kPanel; }
     int64_t groups() const { return k / kGroup; }
@@ -47,8 +47,8 @@ struct PackedWeight {
 
     const uint8_t* panel(int64_t index) const { return data + index * panel_bytes(); }
 
-    // Fills panel `index` from the raw rows of the tensor; columns past n become zeros.
-    void pack_panel(int64_t index, const uint8_t* raw) const;
+    // Fills `out` with panel `index` from the raw rows of the tensor; columns past n become zeros.
+    void pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) const;
 };
 
 }  // namespace octavo

@@ -232,6 +232,15 @@ class EngineConfig:
         None, "Kernel threads. Default: the CPUs that this process may use.", "Runtime", low=1, high=1024
     )
 
+    packed_cache_gib: float = setting(
+        32.0,
+        "Disk space for packed weights below the cache directory (OCTAVO_CACHE): a model is packed for the "
+        "kernels once, and later starts map that file. Those used longest ago make room. 0: none are kept.",
+        "Runtime",
+        unit="GiB",
+        low=0.0,
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.max_long_partial_prefills > self.max_num_partial_prefills:

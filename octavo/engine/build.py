@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from octavo.cache_directory import cache_directory
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.machine_memory import machine_memory
@@ -13,10 +15,13 @@ from octavo.engine.memory import num_kv_blocks
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.engine.token_budget import Targets
 from octavo.model.decoder import trace
-from octavo.model.load import load_model
+from octavo.model.load import LoadedModel, load_model
 from octavo.model.spec import DecoderSpec
 from octavo.runtime.backend import BLOCK_SIZE, Backend, KVCacheSpec, Limits
 from octavo.runtime.program import Program, Rows
+
+if TYPE_CHECKING:
+    from octavo.runtime.packed_cache import PackedCache
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ def build_engine(config: EngineConfig) -> Engine:
     """
     started = time.perf_counter()
     memory = machine_memory()
-    chosen = _choose_backend(config)
     model = load_model(config)
+    chosen = _choose_backend(config, model)
     program = trace(model.spec)
     scheduler = scheduler_settings(config, model.max_model_len, model.spec.window)
     limits = step_limits(scheduler)
@@ -82,7 +87,7 @@ class _Chosen:
     isa: str
 
 
-def _choose_backend(config: EngineConfig) -> _Chosen:
+def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
     if config.backend == "reference":
         from octavo.runtime.reference import ReferenceBackend
 
@@ -93,8 +98,23 @@ def _choose_backend(config: EngineConfig) -> _Chosen:
         raise ValueError(
             f"backend (--backend) native is not built here ({error}); build octavo, or use reference"
         ) from error
-    native = NativeBackend(threads=config.threads)
+    native = NativeBackend(threads=config.threads, packed_cache=_packed_cache(config, model))
     return _Chosen(native, native.isa)
+
+
+def _packed_cache(config: EngineConfig, model: LoadedModel) -> PackedCache | None:
+    """Where packed weights are kept, if they are to be and there is such a place."""
+    from octavo.runtime.packed_cache import PackedCache
+    from octavo.runtime.packed_weights import LAYOUT
+
+    most = int(config.packed_cache_gib * (1 << 30))
+    if not most or not model.fingerprint:
+        return None
+    try:
+        directory = cache_directory() / "packed"
+    except ValueError:
+        return None
+    return PackedCache(directory, f"{model.fingerprint}-{LAYOUT}", model.num_bytes, most)
 
 
 def scheduler_settings(config: EngineConfig, max_model_len: int, window: int = 0) -> SchedulerSettings:

@@ -22,6 +22,11 @@ class Checkpoint(Protocol):
         """The tensors' names, as the format has them."""
         ...
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that say what the tensors are."""
+        ...
+
     def tensor(self, name: str) -> Tensor:
         """The tensor `name`. Raises ValueError naming the file when there is none or its type is unknown."""
         ...

@@ -67,6 +67,11 @@ class GGUFFile:
         """The tensors' names, in the file's order."""
         return self._part_of.keys()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is made of."""
+        return sorted({part.path for part in self._part_of.values()})
+
     def tensor(self, name: str) -> Tensor:
         """The tensor `name`, a view of the mapped file; its shape has rows first, as in PyTorch.
 

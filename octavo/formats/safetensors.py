@@ -111,6 +111,12 @@ class SafetensorsDirectory:
         """The tensors' names, over all shards."""
         return self._by_name().keys()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that say what the weights are."""
+        shards = {file.path for file in self._by_name().values()}
+        return [*sorted(shards), *sorted(self.path.glob("*config.json"))]
+
     def tensor(self, name: str) -> Weight:
         """The tensor `name`, a view of its mapped shard. Raises ValueError as `SafetensorsFile.tensor`."""
         return self._file_of(name).tensor(name)

@@ -73,7 +73,7 @@ _DECODERS: dict[Encoding, Callable[[NDArray[np.uint8]], Groups]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Tensor:
     """A weight of `shape` (rows first, as in PyTorch) whose `data` are its raw bytes, one row after another.
 

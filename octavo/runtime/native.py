@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.packed_cache import PackedCache
+from octavo.runtime.packed_weights import add_packed_weights
 from octavo.runtime.program import Program, Rows, View
 from octavo.sampling.native import NativeSampler
 
@@ -35,9 +37,12 @@ def choose_isa() -> str:
 class NativeBackend:
     """Compiles Programs for this machine's processor."""
 
-    def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(
+        self, threads: int | None = None, isa: str | None = None, packed_cache: PackedCache | None = None
+    ) -> None:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.isa = isa or choose_isa()
+        self._packed_cache = packed_cache
 
     def compile(
         self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec, limits: Limits
@@ -46,7 +51,8 @@ class NativeBackend:
         native = _native.Program(self.threads, self.isa, limits.max_tokens, limits.max_outputs)
         for buffer in program.buffers:
             native.add_buffer(buffer.rows is Rows.OUTPUTS, buffer.cols, buffer.offset)
-        for name in program.weight_names:
+        add_packed_weights(native, program.linear_weights, weights, self._packed_cache)
+        for name in program.other_weights:
             tensor = weights[name]
             data = np.ascontiguousarray(tensor.data)
             native.add_weight(name, tensor.encoding.value, tensor.rows, tensor.shape[-1], data)

@@ -10,6 +10,7 @@ either the number of tokens in the step or the number of rows that want logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -72,6 +73,28 @@ class Program:
     def weight_names(self) -> list[str]:
         """Each weight that the program reads, once, in order of first use."""
         return list(dict.fromkeys(name for each in self.instructions for name in each.weights))
+
+    @property
+    def linear_weights(self) -> list[str]:
+        """Those that a linear multiplies by."""
+        return self._weights_where(lambda number, each: f"out{number}" in each.attributes)
+
+    @property
+    def other_weights(self) -> list[str]:
+        """Those that something else reads: the embedding, norms, biases, the rope table."""
+        return self._weights_where(
+            lambda number, each: each.op != "linear" or f"out{number}" not in each.attributes
+        )
+
+    def _weights_where(self, wanted: Callable[[int, Instruction], bool]) -> list[str]:
+        return list(
+            dict.fromkeys(
+                name
+                for each in self.instructions
+                for number, name in enumerate(each.weights)
+                if wanted(number, each)
+            )
+        )
 
 
 def plan_arena(instructions: list[Instruction], buffers: list[Buffer], result: View) -> Program:

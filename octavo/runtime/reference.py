@@ -46,10 +46,9 @@ class ReferenceExecutable:
         self._program = program
         self._kv_spec = kv_cache
         # Tied embeddings are one Tensor under two names: decode it once.
-        decoded = {id(weights[name]): weights[name].to_float32() for name in program.weight_names}
-        self.weights: Mapping[str, Floats] = {
-            name: decoded[id(weights[name])] for name in program.weight_names
-        }
+        tensors = {name: weights[name] for name in program.weight_names}
+        decoded = {id(tensor): tensor.to_float32() for tensor in tensors.values()}
+        self.weights: Mapping[str, Floats] = {name: decoded[id(tensor)] for name, tensor in tensors.items()}
         self.weight_bytes = sum(each.nbytes for each in decoded.values())
         self.allocate_kv_cache(0)
 

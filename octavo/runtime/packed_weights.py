@@ -1,0 +1,112 @@
+"""Linear weights in the kernels' layout: mapped from the cache where they are there, else packed.
+
+Weights are made, packed and dropped one after the other, a few ahead of the packing, so that a model takes
+little more memory while it is loaded than afterwards.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.mapped import drop_pages
+from octavo.formats.tensor import Tensor
+from octavo.runtime import _native
+from octavo.runtime.packed_cache import PackedCache
+from octavo.runtime.packed_file import PackedFileWriter
+
+PANEL_ROWS = 16
+LAYOUT = 1
+"""Part of the cache's key: to be raised when packed bytes change their meaning, or raw ones their packing."""
+
+_CHUNK_BYTES = 32 << 20
+
+
+def add_packed_weights(
+    native: _native.Program,
+    names: Sequence[str],
+    weights: Mapping[str, Tensor],
+    cache: PackedCache | None,
+) -> None:
+    """Give `native` the weights `names`, packed, through the cache if there is one."""
+    file = cache.open() if cache else None
+    if cache and file is None:
+        file = cache.make(lambda writer: _write(native, _ahead(names, weights, native.threads), writer))
+    packed = {} if file is None else file.weights
+    if file and packed.keys() >= set(names):
+        for name in names:
+            each = packed[name]
+            native.add_packed(name, each.encoding, each.rows, each.cols, file.panels(each))
+        return
+    memory = _Memory()
+    for name, tensor in _ahead(names, weights, native.threads):
+        panels = memory.take(_num_panels(tensor) * _panel_bytes(tensor))
+        native.pack(tensor.encoding.value, *_matrix(tensor), np.ascontiguousarray(tensor.data), 0, panels)
+        drop_pages(tensor.data)
+        native.add_packed(name, tensor.encoding.value, *_matrix(tensor), panels)
+
+
+def _write(native: _native.Program, tensors: Iterator[tuple[str, Tensor]], writer: PackedFileWriter) -> None:
+    """Pack all `tensors` into the file, some panels at a time."""
+    for name, tensor in tensors:
+        panel_bytes, num_panels = _panel_bytes(tensor), _num_panels(tensor)
+        raw = np.ascontiguousarray(tensor.data)
+        writer.begin(name, tensor.encoding.value, *_matrix(tensor), num_panels * panel_bytes)
+        panel = 0
+        while panel < num_panels:
+            memory = writer.reserve(panel_bytes, (num_panels - panel) * panel_bytes)
+            memory = memory[: memory.size // panel_bytes * panel_bytes]
+            native.pack(tensor.encoding.value, *_matrix(tensor), raw, panel, memory)
+            writer.advance(memory.size)
+            panel += memory.size // panel_bytes
+        drop_pages(tensor.data)
+
+
+def _ahead(names: Sequence[str], weights: Mapping[str, Tensor], threads: int) -> Iterator[tuple[str, Tensor]]:
+    """The weights in order; a few of those that follow are made meanwhile."""
+    with ThreadPoolExecutor(threads) as pool:
+        coming: deque[tuple[str, Future[Tensor]]] = deque()
+        for name in names:
+            coming.append((name, pool.submit(weights.__getitem__, name)))
+            if len(coming) > threads:
+                yield _done(coming.popleft())
+        while coming:
+            yield _done(coming.popleft())
+
+
+def _done(coming: tuple[str, Future[Tensor]]) -> tuple[str, Tensor]:
+    return coming[0], coming[1].result()
+
+
+class _Memory:
+    """Memory in huge pages where there are some: weights lie one behind the other."""
+
+    def __init__(self) -> None:
+        self._rest = np.empty(0, np.uint8)
+
+    def take(self, num_bytes: int) -> NDArray[np.uint8]:
+        """The next `num_bytes`, at a multiple of 64."""
+        aligned = -(-num_bytes // 64) * 64
+        if aligned > len(self._rest):
+            chunk = mmap.mmap(-1, max(aligned, _CHUNK_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            chunk.madvise(mmap.MADV_HUGEPAGE)
+            self._rest = np.frombuffer(chunk, np.uint8)
+        taken, self._rest = self._rest[:num_bytes], self._rest[aligned:]
+        return taken
+
+
+def _matrix(tensor: Tensor) -> tuple[int, int]:
+    return tensor.rows, tensor.shape[-1]
+
+
+def _num_panels(tensor: Tensor) -> int:
+    return -(-tensor.rows // PANEL_ROWS)
+
+
+def _panel_bytes(tensor: Tensor) -> int:
+    return _native.panel_bytes(tensor.encoding.value, tensor.shape[-1])
