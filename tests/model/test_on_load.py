@@ -105,7 +105,7 @@ def test_what_is_not_finite_is_named(half, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((path / "config.json").read_bytes())
     with pytest.raises(ValueError, match=r"layers\.0\.attn\.q\.weight has values that are not finite"):
-        load(tmp_path, "int8")
+        load(tmp_path, "int8").weights["layers.0.attn.q.weight"]
 
 
 def test_awq_like_calibrates_on_a_text(half, tmp_path):
