@@ -1,23 +1,21 @@
-"""Two engines on the same file, threads and workloads, taking turns so that both see the same machine."""
+"""Engines on the same file, threads and workloads, taking turns so that all see the same machine."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from rich.table import Table
 
 from octavo.bench.engine_rate import EngineRate
-from octavo.bench.llama_cpp import LlamaCpp
 from octavo.bench.machine import Machine, this_machine
+from octavo.bench.peers.peer import Peer
 from octavo.bench.roofline import Ceiling, ModelWork, Roofline, measure_roofline, work_of_model
 from octavo.bench.workload import Workload
 from octavo.config import EngineConfig
 from octavo.engine.block_pool import blocks_for
-from octavo.model.load import resolve_model
 
 WORKLOADS = (
     Workload(kind="prefill", prompt_tokens=512),
@@ -25,35 +23,25 @@ WORKLOADS = (
 )
 
 
-class Side(Protocol):
-    """One of those that are compared."""
-
-    name: str
-
-    def tokens_per_second(self, workload: Workload) -> float:
-        """Run the workload once."""
-        ...
-
-
 class Row(msgspec.Struct, kw_only=True):
-    """A workload's figures: tokens a second of each round, ours and the peer's."""
+    """A workload's figures: tokens a second of each round, ours and each peer's."""
 
     workload: Workload
     ours: list[float]
-    peer: list[float]
+    peers: dict[str, list[float]]
     ceiling: Ceiling
 
-    @property
-    def ratio(self) -> float:
-        """Our median over the peer's."""
-        return statistics.median(self.ours) / statistics.median(self.peer)
+    def ratio(self, peer: str) -> float:
+        """Our median over a peer's."""
+        return statistics.median(self.ours) / statistics.median(self.peers[peer])
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A comparison and what it was measured on."""
+    """A comparison and what it was measured on; `skipped` has a reason for each peer that did not run."""
 
     model: str
-    peer: str
+    peers: list[str]
+    skipped: dict[str, str]
     machine: Machine
     roofline: Roofline
     work: ModelWork
@@ -63,27 +51,34 @@ class Report(msgspec.Struct, kw_only=True):
         """The medians, their ratios, and how near ours come to what the machine allows."""
         table = Table(title=f"{self.model}, tokens/s, median of {len(self.rows[0].ours)} (lowest to highest)")
         table.add_column("workload")
-        for column in ("octavo", self.peer, "ratio", "ceiling", "octavo of it"):
+        table.add_column("octavo", justify="right")
+        for peer in self.peers:
+            table.add_column(peer, justify="right")
+            table.add_column("ratio", justify="right")
+        for column in ("ceiling", "octavo of it"):
             table.add_column(column, justify="right")
         for row in self.rows:
             most = row.ceiling.tokens_per_second
+            beside: list[str] = []
+            for peer in self.peers:
+                beside += [_spread(row.peers[peer]), f"{row.ratio(peer):.2f}x"]
             table.add_row(
                 row.workload.name,
                 _spread(row.ours),
-                _spread(row.peer),
-                f"{row.ratio:.2f}x",
+                *beside,
                 f"{most:,.0f} ({row.ceiling.bound})",
                 f"{statistics.median(row.ours) / most:.0%}",
             )
         return table
 
     def notes(self) -> list[str]:
-        """The machine, its ceilings, and what a token costs at batch 1."""
+        """Who was left out, the machine, its ceilings, and what a token costs at batch 1."""
         work = self.work
         single = next(
             (row for row in self.rows if row.workload.kind == "decode" and row.workload.batch == 1), None
         )
-        notes = [*self.machine.lines(), self.roofline.line()]
+        notes = [f"without {peer}: {reason}" for peer, reason in self.skipped.items()]
+        notes += [*self.machine.lines(), self.roofline.line()]
         if single is not None:
             read = work.step_bytes(single.workload)
             rate = read * statistics.median(single.ours)
@@ -95,42 +90,55 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def compare(
-    model: str, peer_programs: Path, threads: int, rounds: int, on_progress: Callable[[str], None]
+    model: Path,
+    peers: Sequence[Peer],
+    skipped: dict[str, str],
+    threads: int,
+    rounds: int,
+    on_progress: Callable[[str], None],
 ) -> Report:
-    """Compare octavo's engine with llama.cpp on a GGUF file ("" is the demo model).
+    """Compare octavo's engine with `peers` on a model.
 
     `on_progress` gets a line before each measurement. Raises ValueError when a side can not run.
     """
-    path = resolve_model(model)
     machine = this_machine()
-    peer = LlamaCpp(peer_programs, path, threads)
-    ours = EngineRate(_engine_config(path, threads))
+    ours = EngineRate(_engine_config(model, threads))
     on_progress("warming up")
     ours.tokens_per_second(max(WORKLOADS, key=_kv_blocks))
     on_progress("the machine's ceilings")
     roofline = measure_roofline(ours.ready.isa, threads)
-    work = work_of_model(path, ours.ready.weight_bytes)
-    figures = take_turns(ours, peer, WORKLOADS, rounds, on_progress)
+    work = work_of_model(model, ours.ready.weight_bytes)
+    figures = take_turns([ours, *peers], WORKLOADS, rounds, on_progress)
     roofline = roofline.fastest(measure_roofline(ours.ready.isa, threads))
+    names = [peer.name for peer in peers]
     rows = [
-        Row(workload=workload, ours=mine, peer=theirs, ceiling=work.ceiling(workload, roofline))
-        for workload, (mine, theirs) in zip(WORKLOADS, figures, strict=True)
+        Row(
+            workload=workload,
+            ours=each[0],
+            peers=dict(zip(names, each[1:], strict=True)),
+            ceiling=work.ceiling(workload, roofline),
+        )
+        for workload, each in zip(WORKLOADS, figures, strict=True)
     ]
-    return Report(model=path.name, peer=peer.name, machine=machine, roofline=roofline, work=work, rows=rows)
+    return Report(
+        model=model.name,
+        peers=names,
+        skipped=skipped,
+        machine=machine,
+        roofline=roofline,
+        work=work,
+        rows=rows,
+    )
 
 
 def take_turns(
-    ours: Side,
-    peer: Side,
-    workloads: Sequence[Workload],
-    rounds: int,
-    on_progress: Callable[[str], None],
-) -> list[tuple[list[float], list[float]]]:
-    """Each workload's figures, ours and the peer's, a number for each round."""
-    figures: list[tuple[list[float], list[float]]] = [([], []) for _ in workloads]
+    sides: Sequence[Peer], workloads: Sequence[Workload], rounds: int, on_progress: Callable[[str], None]
+) -> list[list[list[float]]]:
+    """Each workload's figures: for each side, in their order, a number for each round."""
+    figures: list[list[list[float]]] = [[[] for _ in sides] for _ in workloads]
     for number in range(rounds):
         for workload, each in zip(workloads, figures, strict=True):
-            for side, collected in zip((ours, peer), each, strict=True):
+            for side, collected in zip(sides, each, strict=True):
                 on_progress(f"round {number + 1} of {rounds}: {side.name}, {workload.name}")
                 collected.append(side.tokens_per_second(workload))
     return figures

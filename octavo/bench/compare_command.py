@@ -1,4 +1,4 @@
-"""`octavo bench compare`: octavo and a peer, side by side."""
+"""`octavo bench compare`: octavo and its peers, side by side."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ import msgspec
 from rich.console import Console
 
 from octavo.bench.compare import compare
+from octavo.bench.peers.choose import PEERS, close_peers, find_peers
+from octavo.model.load import resolve_model
 
-HELP = "octavo and llama.cpp, taking turns on one GGUF file: prefill, and decode at batch 1, 8 and 32."
+HELP = "octavo and its peers, taking turns on one model: prefill, and decode at batch 1, 8 and 32."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the peer, the machine."""
+    """The model, the peers, the machine."""
     parser.add_argument("model", nargs="?", default="", help="a GGUF file (default: the demo model)")
     parser.add_argument(
+        "--peer",
+        nargs="+",
+        choices=PEERS,
+        default=list(PEERS),
+        help="whom to compare with (default: all that there are)",
+    )
+    parser.add_argument(
         "--peer-bin",
-        required=True,
         type=Path,
         metavar="DIR",
-        help="the directory that holds llama-bench and llama-batched-bench",
+        help="the directory that holds llama.cpp's llama-bench and llama-batched-bench",
+    )
+    parser.add_argument(
+        "--peer-python",
+        nargs="+",
+        default=[sys.executable],
+        metavar="PYTHON",
+        help="interpreters whose environments may have openvino-genai or transformers (default: this one)",
     )
     parser.add_argument("--threads", type=_positive, metavar="N", help="of each (default: all CPUs)")
     parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each (default: 5)")
@@ -33,18 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     console = Console(stderr=True)
+    threads = arguments.threads or len(os.sched_getaffinity(0))
+    model = resolve_model(arguments.model)
     with console.status("starting") as status:
-        report = compare(
-            arguments.model,
-            arguments.peer_bin,
-            arguments.threads or len(os.sched_getaffinity(0)),
-            arguments.rounds,
-            status.update,
+        peers, skipped = find_peers(
+            arguments.peer,
+            model,
+            threads,
+            programs=arguments.peer_bin,
+            pythons=arguments.peer_python,
+            on_progress=status.update,
         )
+        try:
+            report = compare(model, peers, skipped, threads, arguments.rounds, status.update)
+        finally:
+            close_peers(peers)
     if arguments.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
         return 0
-    output = Console(width=None if sys.stdout.isatty() else 120)
+    output = Console(width=None if sys.stdout.isatty() else 140)
     output.print(report.table())
     for note in report.notes():
         output.print(note, highlight=False, markup=False)

@@ -15,7 +15,10 @@ from octavo.bench import compare as comparison
 from octavo.bench import engine_rate as timing
 from octavo.bench.compare import Report, take_turns
 from octavo.bench.engine_rate import EngineRate
-from octavo.bench.llama_cpp import LlamaCpp
+from octavo.bench.peers.choose import find_peers
+from octavo.bench.peers.llama_cpp import LlamaCpp
+from octavo.bench.peers.peer import Unavailable
+from octavo.bench.peers.python_peer import PythonPeer
 from octavo.bench.workload import Workload
 from octavo.cli.main import main
 from octavo.config import EngineConfig
@@ -60,10 +63,10 @@ def log_to(path: Path, answer: object) -> str:
 def test_sides_take_turns_on_every_workload_of_every_round():
     turns: list[tuple[str, Workload]] = []
     ours, peer = Scripted("ours", turns), Scripted("peer", turns)
-    figures = take_turns(ours, peer, [PREFILL, SINGLE], 2, lambda _: None)
+    figures = take_turns([ours, peer], [PREFILL, SINGLE], 2, lambda _: None)
     once = [("ours", PREFILL), ("peer", PREFILL), ("ours", SINGLE), ("peer", SINGLE)]
     assert turns == once * 2
-    assert figures == [([1, 5], [2, 6]), ([3, 7], [4, 8])]
+    assert figures == [[[1, 5], [2, 6]], [[3, 7], [4, 8]]]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_peer_needs_its_programs_and_a_file(tmp_path: Path):
     with pytest.raises(ValueError, match=r"--peer-bin: .* has no llama-bench; build it there first"):
         LlamaCpp(tmp_path, tmp_path / "model.gguf", threads=1)
     peer_of(tmp_path)
-    with pytest.raises(ValueError, match="GGUF files only"):
+    with pytest.raises(Unavailable, match="GGUF files only"):
         LlamaCpp(tmp_path, tmp_path, threads=1)
 
 
@@ -164,11 +167,13 @@ def test_the_command_prints_a_table_or_json(
 ):
     peer_of(tmp_path, bench="print('[{\"avg_ts\": 1e-3}]')", batched="print('{\"speed_tg\": 1e-3}')")
     command = ["bench", "compare", str(demo_model), "--peer-bin", str(tmp_path), "--rounds", "2"]
+    command += ["--peer-python", str(tmp_path / "none")]
     assert main([*command, "--json"]) == 0
     report = msgspec.json.decode(capsys.readouterr().out, type=Report)
     assert [len(row.ours) for row in report.rows] == [2, 2, 2]
-    assert all(row.peer == [1e-3, 1e-3] for row in report.rows)
-    assert all(row.ratio == pytest.approx(sum(row.ours) / 2 / 1e-3) for row in report.rows)
+    assert all(row.peers == {"llama.cpp": [1e-3, 1e-3]} for row in report.rows)
+    assert all(row.ratio("llama.cpp") == pytest.approx(sum(row.ours) / 2 / 1e-3) for row in report.rows)
+    assert set(report.skipped) == {"openvino", "transformers"}
     assert report.work.weight_bytes > 50e6
 
     console = Console(width=140, file=io.StringIO(), record=True)
@@ -177,8 +182,9 @@ def test_the_command_prints_a_table_or_json(
     assert "llama.cpp" in text
     for row in report.rows:
         assert row.workload.name in text
-        assert f"{row.ratio:.2f}x" in text
+        assert f"{row.ratio('llama.cpp'):.2f}x" in text
     assert any("decode at batch 1 reads" in note for note in report.notes())
+    assert any(note.startswith("without openvino: ") for note in report.notes())
 
 
 def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -189,3 +195,77 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["bench", "compare", str(model), "--peer-bin", str(tmp_path), "--rounds", "0"])
     assert "--rounds: expected a whole number from 1 to 1024, got '0'" in capsys.readouterr().err
+
+
+WORKER = """
+import json, sys
+print(json.dumps({"name": f"mock of {sys.argv[1]} with {sys.argv[2]}"}), flush=True)
+for line in sys.stdin:
+    work = json.loads(line)
+    answer = {"tokens_per_second": work["prompt_tokens"]} if work["kind"] == "prefill" else {"error": "tired"}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def python_peer(tmp_path: Path, script: str) -> PythonPeer:
+    (tmp_path / "worker.py").write_text(script)
+    return PythonPeer("openvino", sys.executable, Path("m.gguf"), 2, tmp_path / "worker.py")
+
+
+def test_a_worker_is_asked_line_by_line(tmp_path: Path):
+    peer = python_peer(tmp_path, WORKER)
+    try:
+        assert peer.name == "mock of m.gguf with 2"
+        assert [peer.tokens_per_second(PREFILL) for _ in range(2)] == [512.0, 512.0]
+        with pytest.raises(ValueError, match=r"mock of m\.gguf with 2: tired"):
+            peer.tokens_per_second(SINGLE)
+    finally:
+        peer.close()
+    with pytest.raises(ValueError, match="has ended"):
+        peer.tokens_per_second(PREFILL)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ('print(\'{"error": "not installed"}\')', "openvino: not installed"),
+        ("print('[]')", r"openvino: \[\]"),
+        ("import nothing_of_the_name", "openvino ended without an answer"),
+    ],
+)
+def test_a_worker_that_can_not_is_left_out_with_its_reason(tmp_path: Path, script: str, reason: str):
+    with pytest.raises(Unavailable, match=reason):
+        python_peer(tmp_path, script)
+
+
+def test_transformers_is_timed_where_it_is_installed(tmp_path: Path):
+    # A model of a few weights, so that the worker itself is tested and not the machine.
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=4000,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    peers, skipped = find_peers(
+        ["transformers", "llama.cpp"],
+        tmp_path,
+        1,
+        programs=None,
+        pythons=["no-such-python", sys.executable],
+        on_progress=lambda _: None,
+    )
+    assert skipped == {"llama.cpp": "no --peer-bin was given"}
+    [peer] = peers
+    assert isinstance(peer, PythonPeer)
+    try:
+        assert peer.name == f"transformers {transformers.__version__} float32"
+        assert peer.tokens_per_second(Workload(kind="prefill", prompt_tokens=8)) > 0
+        decode = Workload(kind="decode", prompt_tokens=8, output_tokens=4, batch=2)
+        assert peer.tokens_per_second(decode) > 0
+    finally:
+        peer.close()

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from octavo.bench.peers.peer import Unavailable
 from octavo.bench.workload import Workload
 
 TIMEOUT_S = 3600
@@ -21,12 +22,12 @@ class LlamaCpp:
     name = "llama.cpp"
 
     def __init__(self, programs: Path, model: Path, threads: int) -> None:
-        """Raises ValueError when `programs` does not hold the two or `model` is not a GGUF file."""
+        """Raises ValueError when `programs` does not hold the two, Unavailable for no GGUF file."""
         for program in ("llama-bench", "llama-batched-bench"):
             if not (programs / program).is_file():
                 raise ValueError(f"--peer-bin: {programs} has no {program}; build it there first")
         if not model.is_file():
-            raise ValueError(f"model: llama.cpp reads GGUF files only, and {model} is none")
+            raise Unavailable(f"it reads GGUF files only, and {model} is none")
         self._programs = programs
         self._common = ["-m", str(model), "-t", str(threads), "-ngl", "0"]
 
