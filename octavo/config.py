@@ -159,6 +159,24 @@ class EngineConfig:
         choices=("sha256", "blake2b"),
     )
 
+    kv_offload_gb: float = setting(
+        0.0,
+        "Host memory for KV blocks that fell out of the KV cache; they come back where that is faster than "
+        "computing them.",
+        "Memory",
+        unit="GiB",
+        low=0.0,
+        aliases=("--kv-offloading-size",),
+    )
+    kv_offload_dir: str | None = setting(
+        None,
+        "Directory for such blocks, found again by the next start. It lets whoever reads it guess prompts.",
+        "Memory",
+    )
+    kv_offload_disk_gb: float = setting(
+        16.0, "Most that --kv-offload-dir may take; the oldest files go first.", "Memory", unit="GiB", low=0.0
+    )
+
     max_num_seqs: int = setting(256, "Most sequences in a step.", "Scheduler", low=1, high=4096)
     max_num_batched_tokens: int = setting(
         512,
@@ -243,6 +261,11 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not self.enable_prefix_caching and (self.kv_offload_gb or self.kv_offload_dir is not None):
+            raise ValueError(
+                "kv_offload_gb (--kv-offload-gb) and kv_offload_dir (--kv-offload-dir) keep what falls out "
+                "of the prefix cache: they need enable_prefix_caching (--enable-prefix-caching)"
+            )
         if self.max_long_partial_prefills > self.max_num_partial_prefills:
             raise ValueError(
                 "max_long_partial_prefills (--max-long-partial-prefills) must be at most "

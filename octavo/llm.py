@@ -177,6 +177,8 @@ class LLM:
 
     def close(self) -> None:
         """Free the model and its KV cache; this object can not be used after that."""
+        if self._engine is not None:
+            self._engine.close()
         self._engine = None
 
     def __enter__(self) -> Self:

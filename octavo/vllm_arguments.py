@@ -40,6 +40,7 @@ ONLY_AT: dict[str, tuple[tuple[Any, ...], str]] = {
     "runner": (("auto", "generate"), "models generate text"),
     "task": (("auto", "generate"), "models generate text"),
     "cpu_offload_gb": ((0,), "the model runs on the CPU as it is"),
+    "kv_offloading_backend": ((None, "native"), "blocks go to --kv-offload-gb and --kv-offload-dir"),
     "enable_lora": ((False,), "LoRA adapters are not supported yet"),
     "speculative_config": ((None,), "speculative decoding is not supported yet"),
     "hf_overrides": ((None, {}), "edit the checkpoint's config.json instead"),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from octavo import __version__
 from octavo.cache_directory import cache_directory
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_offload.content_key import content_key
+from octavo.engine.kv_offload.from_config import make_offload
 from octavo.engine.machine_memory import machine_memory
 from octavo.engine.memory import num_kv_blocks
 from octavo.engine.scheduler import SchedulerSettings
@@ -50,10 +56,11 @@ def build_engine(config: EngineConfig) -> Engine:
         time.perf_counter() - started,
     )
 
+    reserved_bytes = executable.weight_bytes + activation_bytes(program, limits)
     num_blocks = num_kv_blocks(
         config,
         block_bytes=kv_cache.block_bytes,
-        reserved_bytes=executable.weight_bytes + activation_bytes(program, limits),
+        reserved_bytes=reserved_bytes,
         max_model_len=model.max_model_len,
         memory=memory,
     )
@@ -68,6 +75,20 @@ def build_engine(config: EngineConfig) -> Engine:
         f"{model.max_model_len:,}",
         num_blocks * BLOCK_SIZE / model.max_model_len,
     )
+    offload = make_offload(
+        config,
+        executable,
+        block_bytes=kv_cache.block_bytes,
+        spare_bytes=memory.available - reserved_bytes - num_blocks * kv_cache.block_bytes,
+        key=lambda: content_key(
+            program,
+            model.weights,
+            kv_cache,
+            fingerprint=model.fingerprint,
+            code=chosen.code(),
+            hash_algorithm=config.prefix_caching_hash_algo,
+        ),
+    )
     settings = EngineSettings(
         scheduler=scheduler,
         max_model_len=model.max_model_len,
@@ -78,20 +99,22 @@ def build_engine(config: EngineConfig) -> Engine:
         block_bytes=kv_cache.block_bytes,
         isa=chosen.isa,
     )
-    return Engine(executable, settings)
+    return Engine(executable, settings, offload)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     backend: Backend
     isa: str
+    code: Callable[[], str]
+    """Names what computes, to the bit."""
 
 
 def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
     if config.backend == "reference":
         from octavo.runtime.reference import ReferenceBackend
 
-        return _Chosen(ReferenceBackend(), "numpy")
+        return _Chosen(ReferenceBackend(), "numpy", lambda: f"octavo {__version__}, numpy {np.__version__}")
     try:
         from octavo.runtime.native import NativeBackend
     except ImportError as error:
@@ -99,7 +122,7 @@ def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
             f"backend (--backend) native is not built here ({error}); build octavo, or use reference"
         ) from error
     native = NativeBackend(threads=config.threads, packed_cache=_packed_cache(config, model))
-    return _Chosen(native, native.isa)
+    return _Chosen(native, native.isa, native.code_digest)
 
 
 def _packed_cache(config: EngineConfig, model: LoadedModel) -> PackedCache | None:

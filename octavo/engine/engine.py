@@ -14,6 +14,7 @@ from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
 from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.describe import describe
+from octavo.engine.kv_offload.kv_offload import KVOffload
 from octavo.engine.messages import (
     AddRequest,
     DescribeState,
@@ -31,6 +32,9 @@ from octavo.sampling.sampler import SampledToken
 from octavo.sampling.state import SamplingState
 
 _log = logging.getLogger(__name__)
+
+_DISK_WAIT_SECONDS = 0.01
+"""How long a step with nothing to run waits for what is being read from disk, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +65,21 @@ class Engine:
     output that says so and disturbs no other; what `Executable.run` raises ends the engine.
     """
 
-    def __init__(self, executable: Executable, settings: EngineSettings) -> None:
-        """Allocates the KV cache of `executable`, which must be able to run steps of these settings."""
+    def __init__(
+        self, executable: Executable, settings: EngineSettings, offload: KVOffload | None = None
+    ) -> None:
+        """Allocates the KV cache of `executable`, which must be able to run steps of these settings.
+
+        `offload` has the tiers for blocks that the cache has no room for.
+        """
         executable.allocate_kv_cache(settings.num_blocks)
         self._executable = executable
         self._settings = settings
         self._pool = BlockPool(settings.num_blocks)
         self._prefix_cache = PrefixCache(self._pool)
         self._hasher = BlockHasher(settings.hash_algorithm)
-        self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache)
+        self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache, offload)
+        self._offload = offload
         self._batches = BatchBuilder(
             settings.scheduler.max_num_seqs,
             settings.scheduler.max_num_batched_tokens,
@@ -127,8 +137,22 @@ class Engine:
                 self._forget(sequence)
 
     def reset_prefix_cache(self) -> None:
-        """Forget every cached block that no sequence holds."""
+        """Forget every cached block that no sequence holds, in all tiers."""
         self._prefix_cache.reset()
+        if self._offload is not None:
+            self._offload.clear()
+
+    def save_some(self) -> float | None:
+        """Do some of the work that can wait until there is no other.
+
+        Returns the seconds until there may be more, None when all is done.
+        """
+        return None if self._offload is None else self._offload.save_some()
+
+    def close(self) -> None:
+        """Save what is to be kept; the engine runs no more steps."""
+        if self._offload is not None:
+            self._offload.close()
 
     def describe(self, request: DescribeState) -> EngineState:
         """What the engine holds between two steps, in bounded size."""
@@ -139,6 +163,8 @@ class Engine:
         """Run the next batch: at most one new token for each running sequence."""
         started = time.perf_counter()
         outputs, self._early_outputs = self._early_outputs, []
+        if self._offload is not None:
+            self._offload.collect()
         step = self._scheduler.schedule(time.monotonic())
         self._last_step = step
         for sequence in step.preempted:
@@ -148,6 +174,7 @@ class Engine:
             outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
         if step.sequences:
             self._note_first_steps(step)
+            started += self._restore(step)
             if step.copies:
                 self._executable.copy_blocks(*zip(*step.copies, strict=True))
             built = self._batches.build(step)
@@ -156,6 +183,8 @@ class Engine:
             sampled = self._sample(built, logits)
             self._scheduler.update(step)
             outputs += self._append(built.sampling, sampled)
+        elif self._offload is not None and not outputs and self._scheduler.num_waiting:
+            self._offload.wait(_DISK_WAIT_SECONDS)
         seconds = time.perf_counter() - started
         if step.sequences:
             self._scheduler.observe(step, seconds)
@@ -185,6 +214,14 @@ class Engine:
             root = self._hasher.root(request.cache_salt, request.group)
             return Sequence(request, self._num_added, max_model_len, sampling, self._hasher, root)
         return Sequence(request, self._num_added, max_model_len, sampling)
+
+    def _restore(self, step: Step) -> float:
+        """Returns the seconds that it took, which say nothing of how long steps take."""
+        if self._offload is None or not step.restores:
+            return 0.0
+        started = time.perf_counter()
+        self._offload.restore(step.restores)
+        return time.perf_counter() - started
 
     def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
         if built.sampling_rows is not None:
@@ -247,4 +284,5 @@ class Engine:
             num_scheduled_tokens=step.num_tokens,
             step_seconds=seconds,
             num_scheduled_sequences=len(step.sequences),
+            offload=None if self._offload is None else self._offload.stats(),
         )

@@ -87,6 +87,25 @@ class SequenceOutput(msgspec.Struct, array_like=True):
     scheduled_time: float = 0.0
 
 
+class OffloadStats(msgspec.Struct, array_like=True):
+    """What the tiers behind the KV cache did, in blocks, and what they hold.
+
+    `queries` and `hits` are prompt tokens: those that the prefix cache did not have, and those of them that
+    were restored. `offloaded` were copied to host memory; `written` to disk, and `dropped` on the way there.
+    """
+
+    queries: int = 0
+    hits: int = 0
+    offloaded: int = 0
+    written: int = 0
+    dropped: int = 0
+    restored_from_host: int = 0
+    restored_from_disk: int = 0
+    host_blocks: int = 0
+    disk_blocks: int = 0
+    disk_bytes: int = 0
+
+
 class SchedulerStats(msgspec.Struct, array_like=True):
     """The engine's state after a step, for metrics and the live view."""
 
@@ -100,6 +119,7 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     num_scheduled_tokens: int = 0
     step_seconds: float = 0.0
     num_scheduled_sequences: int = 0
+    offload: OffloadStats | None = None
 
 
 class StepOutputs(msgspec.Struct, tag="step", array_like=True):

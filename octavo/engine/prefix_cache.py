@@ -50,7 +50,7 @@ class PrefixCache:
     whether it took what `match` offered.
     """
 
-    __slots__ = ("_blocks", "_children", "_on_evict", "_pool", "hits", "known", "queries")
+    __slots__ = ("_blocks", "_children", "_on_evict", "_on_insert", "_pool", "hits", "known", "queries")
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
@@ -59,6 +59,7 @@ class PrefixCache:
         """What each block of the pool holds; None where nobody could find it."""
         self._children: dict[bytes, list[tuple[bytes, int]]] = {}
         self._on_evict: Callable[[bytes, int], None] | None = None
+        self._on_insert: Callable[[bytes], None] | None = None
         self.queries = 0
         self.hits = 0
         pool.on_reuse(self._evict)
@@ -70,6 +71,10 @@ class PrefixCache:
     def on_evict(self, callback: Callable[[bytes, int], None]) -> None:
         """Call `callback(digest, block)` for a full block that the pool is about to hand out again."""
         self._on_evict = callback
+
+    def on_insert(self, callback: Callable[[bytes], None]) -> None:
+        """Call `callback(digest)` for a full block that has become known."""
+        self._on_insert = callback
 
     def find(self, digest: bytes) -> int | None:
         """The block that holds `digest`, whether or not those before it are known."""
@@ -113,6 +118,8 @@ class PrefixCache:
         if known == block:
             self._blocks[content.digest] = block
             self._add(content, block)
+            if self._on_insert is not None:
+                self._on_insert(content.digest)
         return known
 
     def insert_partial(self, content: KnownBlock, block: int) -> bool:

@@ -73,6 +73,14 @@ class StepEngine(Protocol):
         """Run the next batch."""
         ...
 
+    def save_some(self) -> float | None:
+        """Do some of the work that can wait; the seconds until there may be more, None when there is none."""
+        ...
+
+    def close(self) -> None:
+        """Save what is to be kept."""
+        ...
+
 
 class ProcessOptions(msgspec.Struct):
     """The line on standard input: where the parent listens, and what to run."""
@@ -118,12 +126,19 @@ class EngineLoop:
         """Until `Shutdown` or a stop request; sleeps while there is no work. Raises what `step` does."""
         while not self._stop.requested:
             if not self._engine.has_work:
-                self._poller.poll()
+                self._sleep()
             if not self._drain():
                 return
             if self._engine.has_work or self._aborted:
                 self._socket.send(self._encoder.encode(self._engine.step()))
                 self._aborted = False
+
+    def _sleep(self) -> None:
+        """Until there is a message or a stop request; what can wait is done in the meantime."""
+        while not self._poller.poll(0):
+            seconds = self._engine.save_some()
+            if self._poller.poll(None if seconds is None else int(1000 * seconds)):
+                return
 
     def _drain(self) -> bool:
         """Take every message that is there; False after `Shutdown`."""
@@ -160,6 +175,7 @@ def run(build: Callable[[EngineConfig], StepEngine]) -> int:
             signal.signal(signal.SIGTERM, lambda *_: stop.set())
             _send(socket, engine.ready())
             EngineLoop(engine, socket, stop).run()
+            engine.close()
         except Exception as error:
             if not isinstance(error, _EXPECTED_ERRORS):
                 traceback.print_exc()

@@ -12,6 +12,7 @@ from itertools import islice
 
 from octavo.engine.block_pool import BlockPool
 from octavo.engine.fair_share import FairShare
+from octavo.engine.kv_offload.kv_offload import KVOffload, Restore
 from octavo.engine.policy import InOrder, Policy
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.prompt_room import Chunk, PromptRoom
@@ -35,8 +36,9 @@ class Step:
 
     The first `num_decodes` have one token to compute. `num_pairs` are the (query, key) pairs of the step's
     attention, `num_prompt_pairs` of them of prompts. `copies` of blocks are to be made first, in order:
-    their new owners go on from a part of the content. `preempted` lost their blocks and wait again, or have
-    got new ones in this very step. `outgrown` have become longer than the whole pool and were removed.
+    their new owners go on from a part of the content. So are `restores`. `preempted` lost their blocks and
+    wait again, or have got new ones in this very step. `outgrown` have become longer than the whole pool and
+    were removed.
     """
 
     sequences: list[Sequence] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Step:
     num_pairs: int = 0
     num_prompt_pairs: int = 0
     copies: list[Copy] = field(default_factory=list)
+    restores: list[Restore] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
     outgrown: list[Sequence] = field(default_factory=list)
 
@@ -74,13 +77,19 @@ class Scheduler:
     __slots__ = ("_blocks", "_budget", "_max_running", "_policy", "_settings", "num_preemptions")
 
     def __init__(
-        self, settings: SchedulerSettings, pool: BlockPool, prefix_cache: PrefixCache | None
+        self,
+        settings: SchedulerSettings,
+        pool: BlockPool,
+        prefix_cache: PrefixCache | None,
+        offload: KVOffload | None = None,
     ) -> None:
-        """`prefix_cache` None computes every prompt in full."""
+        """`prefix_cache` None computes every prompt in full; `offload` keeps what falls out of it."""
         self._settings = settings
-        self._blocks = SequenceBlocks(pool, prefix_cache, settings.window)
         self._policy = _make_policy(settings)
         self._budget = TokenBudget(settings.targets, settings.long_prefill_token_threshold)
+        if offload is not None and prefix_cache is not None:
+            offload.attach(prefix_cache, self._budget.step_time)
+        self._blocks = SequenceBlocks(pool, prefix_cache, settings.window, offload)
         # Each that runs gets a token in every step, so that none waits for another's prompt.
         self._max_running = min(settings.max_num_seqs, settings.max_num_batched_tokens)
         self.num_preemptions = 0
@@ -111,7 +120,7 @@ class Scheduler:
         self._blocks.release(sequence)
 
     def schedule(self, now: float = 0.0) -> Step:
-        """The next step; empty only when nothing runs or waits, or what waited was `outgrown`.
+        """The next step; empty only when nothing runs, and what waits is `outgrown` or being read from disk.
 
         `now` is the time, in the seconds of `Sequence.arrival_time`. A caller that runs the step calls
         `update` afterwards, and one that does not must not schedule again.
@@ -220,7 +229,7 @@ class Scheduler:
             if self.running and not self._budget.allows(len(self.running) + 1, step.num_pairs):
                 break
             num_uncomputed = chunk.num_left if not sequence.was_admitted else 0
-            if not self._blocks.admit(sequence, step.copies):
+            if not self._blocks.admit(sequence, step.copies, step.restores):
                 break
             sequence.status, sequence.is_long = Status.RUNNING, chunk.is_long
             self._policy.admit(sequence, num_uncomputed)
@@ -234,14 +243,14 @@ class Scheduler:
         """The waiting sequence whose turn it is, its chunk still empty.
 
         Passed over are long ones if need be, and those that do better to wait for what another is about to
-        compute. Those that will never fit are removed.
+        compute or for what is being read from disk. Those that will never fit are removed.
         """
         for sequence in list(islice(self._policy, _LOOK_AHEAD)):
             if not self._blocks.ever_fits(sequence):
                 step.outgrown.append(sequence)
                 self.remove(sequence)
                 continue
-            if self._blocks.waits_for_others(sequence):
+            if self._blocks.waits_for_others(sequence) or self._blocks.waits_for_disk(sequence):
                 continue
             chunk = self._chunk_of_waiting(sequence)
             if may_be_long or not chunk.is_long:
@@ -265,6 +274,8 @@ class Scheduler:
         head = next(iter(self._policy), None)
         running = self._policy.running
         if head is None or not running or not self._policy.yields(running[-1], head):
+            return
+        if self._blocks.waits_for_disk(head):
             return
         chunk = self._chunk_of_waiting(head)
         num_long = sum(each.is_long and _is_prompt(each) for each in running)

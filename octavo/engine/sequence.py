@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from octavo.engine.block_hash import BlockHasher, token_bytes
+from octavo.engine.kv_offload.disk_reader import Load
 from octavo.engine.messages import AddRequest, TokenLogprobs
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
@@ -35,6 +36,7 @@ class Sequence:
         "eos_token_ids",
         "has_pending_blocks",
         "is_long",
+        "load",
         "max_length",
         "num_cached_tokens",
         "num_computed_tokens",
@@ -101,6 +103,8 @@ class Sequence:
         """Leading blocks that were offered to the prefix cache, or came from it."""
         self.has_pending_blocks = False
         """Whether others may wait for the blocks that it is about to compute."""
+        self.load: Load | None = None
+        """The blocks that it waits for while they are read from disk, or has waited for; None before that."""
         self.skips_prefix_cache = bool(params.skip_reading_prefix_cache)
         """Whether it computes its whole prompt, be it cached or not; others may read its blocks."""
         self.was_admitted = False

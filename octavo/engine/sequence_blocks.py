@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.kv_offload.kv_offload import KVOffload, Restore
 from octavo.engine.pending_blocks import PendingBlocks
 from octavo.engine.prefix_cache import KnownBlock, PrefixCache
 from octavo.engine.sequence import Sequence
@@ -18,21 +19,27 @@ Copy = tuple[int, int]
 class _Cached:
     """What the cache has of a sequence: full blocks, and elsewhere the first tokens of the one after.
 
-    Of those blocks the first `num_dropped` are out of the attention window and not needed.
+    Of those blocks the first `num_dropped` are out of the attention window and not needed. Between them and
+    the partial one come `num_restorable` that can be restored from another tier.
     """
 
     blocks: list[int]
     partial_block: int = 0
     num_partial_tokens: int = 0
     num_dropped: int = 0
+    num_restorable: int = 0
 
     @property
     def num_blocks(self) -> int:
         return self.num_dropped + len(self.blocks)
 
     @property
+    def end(self) -> int:
+        return self.num_blocks + self.num_restorable
+
+    @property
     def num_tokens(self) -> int:
-        return self.num_blocks * BLOCK_SIZE + self.num_partial_tokens
+        return self.end * BLOCK_SIZE + self.num_partial_tokens
 
 
 class SequenceBlocks:
@@ -41,10 +48,16 @@ class SequenceBlocks:
     It decides nothing: the scheduler says who gets blocks, and preempts when there are none.
     """
 
-    __slots__ = ("_pending", "_pool", "_prefix_cache", "_window")
+    __slots__ = ("_offload", "_pending", "_pool", "_prefix_cache", "_window")
 
-    def __init__(self, pool: BlockPool, prefix_cache: PrefixCache | None, window: int = 0) -> None:
-        """`prefix_cache` None computes every prompt in full.
+    def __init__(
+        self,
+        pool: BlockPool,
+        prefix_cache: PrefixCache | None,
+        window: int = 0,
+        offload: KVOffload | None = None,
+    ) -> None:
+        """`prefix_cache` None computes every prompt in full; `offload` has what fell out of it.
 
         `window` is how many tokens a query sees at most, itself included, in every layer; 0 is all. Blocks
         that no later query will see are given back.
@@ -53,6 +66,7 @@ class SequenceBlocks:
         self._prefix_cache = prefix_cache
         self._window = window
         self._pending = PendingBlocks()
+        self._offload = offload
 
     def num_cached(self, sequence: Sequence) -> int:
         """Tokens that a sequence would not have to compute if it were admitted now."""
@@ -78,29 +92,48 @@ class SequenceBlocks:
         digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
         return self._pending.must_wait(sequence, digests, self._match(sequence).num_blocks)
 
-    def admit(self, sequence: Sequence, copies: list[Copy]) -> bool:
+    def waits_for_disk(self, sequence: Sequence) -> bool:
+        """Whether blocks of a sequence are still being read from disk; begins that where it pays."""
+        if self._offload is None or not self._reads_cache(sequence):
+            return False
+        if sequence.load is None:
+            start = self._match(sequence).end
+            digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
+            sequence.load = self._offload.load(digests[start:], start * BLOCK_SIZE)
+        return not sequence.load.done
+
+    def admit(self, sequence: Sequence, copies: list[Copy], restores: list[Restore]) -> bool:
         """Give a sequence blocks for all its tokens, cached ones first; False, changing nothing, if too few.
 
-        Where the cache has a part of a block, a copy of that block is added to `copies`, to be made before
-        the step runs; `finish_copies` comes after. Taking all blocks at once keeps prompts that are
-        computed side by side from preempting one another.
+        Where the cache has a part of a block, a copy of that block is added to `copies`, and where another
+        tier has blocks, they are added to `restores`, to be made before the step runs; `finish_copies` comes
+        after. Taking all blocks at once keeps prompts that are computed side by side from preempting one
+        another.
         """
         cached, spare = self._usable(sequence)
         if spare < 0:
             return False
+        data = []
+        if self._offload is not None and cached.num_restorable:
+            # Before the pool evicts blocks, which may push these out of their tier.
+            wanted = sequence.digests[1 + cached.num_blocks : 1 + cached.end]
+            data = self._offload.take(wanted, sequence.load)
         self._pool.share(cached.blocks)
         if cached.num_partial_tokens:
             self._pool.share([cached.partial_block])
         blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - cached.num_blocks)
         assert blocks is not None
         if cached.num_partial_tokens:
-            copies.append((cached.partial_block, blocks[0]))
+            copies.append((cached.partial_block, blocks[cached.num_restorable]))
+        if data:
+            restores.append(Restore(blocks[: len(data)], data))
         # Nothing reads the entries of blocks that are out of the window: any block will do.
         sequence.block_table = [0] * cached.num_dropped + cached.blocks + blocks
         sequence.num_dropped_blocks = cached.num_dropped
         sequence.num_computed_tokens = cached.num_tokens
         sequence.num_known_blocks = cached.num_blocks
-        self._count(sequence)
+        sequence.load = None
+        self._count(sequence, cached)
         if self._is_worth_a_wait(sequence):
             self._pending.begin(sequence)
         return True
@@ -164,6 +197,7 @@ class SequenceBlocks:
         sequence.num_dropped_blocks = 0
         sequence.num_computed_tokens = 0
         sequence.num_known_blocks = 0
+        sequence.load = None
 
     def _match(self, sequence: Sequence) -> _Cached:
         """What to start from: all that is cached but the last token, whose logits are wanted."""
@@ -177,8 +211,12 @@ class SequenceBlocks:
         else:
             num_dropped, blocks = 0, self._prefix_cache.match(digests)
         end = num_dropped + len(blocks)
+        num_restorable = 0
+        if self._offload is not None:
+            num_restorable = self._offload.num_restorable(digests[end:], sequence.load, end * BLOCK_SIZE)
+            end += num_restorable
         partial = self._prefix_cache.match_partial(sequence.digests[end], sequence.block_tokens(end, last))
-        return _Cached(blocks, *partial, num_dropped)
+        return _Cached(blocks, *partial, num_dropped, num_restorable)
 
     def _match_window(self, digests: list[bytes]) -> tuple[int, list[int]]:
         """The longest prefix whose last blocks are known, those that what follows it sees.
@@ -214,26 +252,30 @@ class SequenceBlocks:
         spare = self._pool.num_free - idle - needed
         if spare == 0 and counts[cached.partial_block] == 0:
             # The very block to copy from is needed; what it holds is computed again instead.
-            cached = _Cached(cached.blocks, num_dropped=cached.num_dropped)
+            cached = replace(cached, num_partial_tokens=0)
         return cached, spare
 
-    def _count(self, sequence: Sequence) -> None:
+    def _count(self, sequence: Sequence, cached: _Cached) -> None:
         if self._prefix_cache is not None and sequence.is_cacheable and not sequence.was_admitted:
+            num_hits = sequence.num_computed_tokens - cached.num_restorable * BLOCK_SIZE
             self._prefix_cache.queries += len(sequence.token_ids)
-            self._prefix_cache.hits += sequence.num_computed_tokens
+            self._prefix_cache.hits += num_hits
+            if self._offload is not None:
+                self._offload.count(len(sequence.token_ids) - num_hits, cached.num_restorable)
             sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
         sequence.was_admitted = True
 
     def _is_worth_a_wait(self, sequence: Sequence) -> bool:
-        """Not one that has next to nothing to compute, nor one that wants logits and is slow."""
+        """Not one that makes next to nothing known, nor one that wants logits and is slow."""
         if (
             self._prefix_cache is None
             or not sequence.is_cacheable
             or sequence.num_prompt_logprobs is not None
         ):
             return False
-        computed = sequence.num_computed_tokens
-        return computed == 0 or len(sequence.token_ids) - computed > BLOCK_SIZE
+        computed, known = sequence.num_computed_tokens, sequence.num_known_blocks * BLOCK_SIZE
+        is_restored = computed - known >= BLOCK_SIZE
+        return computed == 0 or is_restored or len(sequence.token_ids) - computed > BLOCK_SIZE
 
     def _offer_partial(self, sequence: Sequence) -> bool:
         """Make known what is computed of the last block; False if that is nothing, or known elsewhere."""

@@ -23,7 +23,9 @@ from octavo.engine.messages import SchedulerStats, StepOutputs
 from octavo.observe import buckets
 from octavo.observe.engine_collector import EngineCollector, WatchedEngine
 from octavo.observe.histogram import Histogram
+from octavo.observe.offload_series import OffloadSeries
 from octavo.observe.other_names import OtherNames
+from octavo.observe.running_total import RunningTotal
 
 LABELS = ("model_name", "engine")
 FINISH_REASONS = ("stop", "length", "abort", "error", "timeout")
@@ -51,21 +53,6 @@ class Totals:
         self.generated_tokens = 0
 
 
-class RunningTotal:
-    """A counter fed with totals that begin again at 0 when the engine process is replaced."""
-
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._seen = 0
-
-    def update(self, total: int) -> None:
-        """Add what has come since the last total; a smaller total is a new process's."""
-        grown = total - self._seen if total >= self._seen else total
-        self._seen = total
-        if grown:
-            self._counter.inc(grown)
-
-
 class Metrics:
     """The series of one server; not thread-safe, all calls come from the event loop."""
 
@@ -79,6 +66,7 @@ class Metrics:
         self._labels = (model_name, "0")
         self._last_output: dict[str, float] = {}
         self._add_step_series()
+        self._offload = OffloadSeries(self._registry, dict(zip(LABELS, self._labels, strict=True)))
         self._add_request_series(buckets.one_two_five(max_model_len))
         self._add_absent_series()
 
@@ -152,6 +140,8 @@ class Metrics:
         for gauge in self._hit_rates:
             gauge.set(prefix_cache_hit_rate(stats))
         self._preemptions.update(stats.num_preemptions)
+        if stats.offload is not None:
+            self._offload.update(stats.offload)
 
     def _add_step_series(self) -> None:
         self._running = self._gauge("num_requests_running", "Sequences in the running batch.")
@@ -249,9 +239,8 @@ class Metrics:
 
     def _add_absent_series(self) -> None:
         """What vLLM always exports of parts that octavo does not have, so that sums over both find them."""
-        for name in ("external_prefix_cache", "mm_cache"):
-            for what in ("queries", "hits"):
-                self._counter(f"{name}_{what}", "Always 0: there is no such cache.")
+        for what in ("queries", "hits"):
+            self._counter(f"mm_cache_{what}", "Always 0: there is no such cache.")
         self._counter("prompt_tokens_recomputed", "Always 0: a cached token is never computed again.")
         state = self._labelled(Gauge, "engine_sleep_state", "The engine is always awake.", "sleep_state")
         for name in ("awake", "weights_offloaded", "discard_all"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,11 @@ class NativeBackend:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.isa = isa or choose_isa()
         self._packed_cache = packed_cache
+
+    def code_digest(self) -> str:
+        """Names the kernels in use, to the bit: another build may round differently."""
+        assert _native.__file__ is not None
+        return f"{self.isa} {sha256(Path(_native.__file__).read_bytes()).hexdigest()}"
 
     def compile(
         self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec, limits: Limits

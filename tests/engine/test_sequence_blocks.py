@@ -52,7 +52,7 @@ class Rig:
 
     def admit(self, sequence: Sequence) -> bool:
         copies = []
-        if not self.blocks.admit(sequence, copies):
+        if not self.blocks.admit(sequence, copies, []):
             assert not copies
             return False
         for source, destination in copies:
@@ -336,7 +336,7 @@ def test_the_source_of_a_copy_can_not_be_handed_out_before_it_is_copied():
     rig.run(make_sequence(0, list(range(20))))
     (source,) = (block for block, entry in enumerate(rig.cache.known) if entry and not entry.digest)
     copies = []
-    assert rig.blocks.admit(make_sequence(1, list(range(21))), copies)
+    assert rig.blocks.admit(make_sequence(1, list(range(21))), copies, [])
     assert copies[0][0] == source
     assert source not in rig.pool.allocate(rig.pool.num_free)
     rig.blocks.finish_copies(copies)

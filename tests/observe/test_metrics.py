@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.live_server import LiveServer, live_server
 
 import octavo
-from octavo.engine.messages import SchedulerStats, SequenceOutput, StepOutputs
+from octavo.engine.messages import OffloadStats, SchedulerStats, SequenceOutput, StepOutputs
 from octavo.observe.metrics import Metrics
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import CompletionOutput, RequestMetrics, RequestOutput
@@ -40,11 +40,14 @@ VLLM_SAMPLES = {
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """Values by name and by finished_reason or bucket, "" where there is neither."""
+    """Values by name and by finished_reason, bucket or tier, "" where there is none."""
     values = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            kind = sample.labels.get("finished_reason") or sample.labels.get("le") or ""
+            kind = next(
+                (sample.labels[each] for each in ("finished_reason", "le", "tier") if each in sample.labels),
+                "",
+            )
             values[sample.name, kind] = sample.value
     return values
 
@@ -94,6 +97,24 @@ def test_totals_go_on_when_the_engine_starts_again(metrics: Metrics) -> None:
     assert found["prefix_cache_hits_total"] == 9
     assert found["num_preemptions_total"] == 3
     assert found["cpu_prefix_cache_hit_rate"] == pytest.approx(1 / 7)
+
+
+def test_the_tiers_of_the_kv_cache(metrics: Metrics) -> None:
+    assert values(metrics)["external_prefix_cache_hits_total"] == 0
+    for hits in (32, 48, 16):  # The third engine is another process.
+        offload = OffloadStats(
+            queries=2 * hits, hits=hits, restored_from_disk=hits // 16, host_blocks=5, disk_bytes=7
+        )
+        metrics.on_step(step(offload=offload))
+    metrics.on_step(step())
+    found = values(metrics)
+    assert found["external_prefix_cache_queries_total"] == 128
+    assert found["external_prefix_cache_hits_total"] == 64
+    text = samples(metrics.render().decode())
+    assert text["octavo_kv_offload_restored_blocks_total", "disk"] == 4
+    assert text["octavo_kv_offload_restored_blocks_total", "host"] == 0
+    assert text["octavo_kv_offload_blocks", "host"] == 5
+    assert text["octavo_kv_offload_disk_bytes", ""] == 7
 
 
 def test_tokens_and_the_gaps_between_them(metrics: Metrics) -> None:

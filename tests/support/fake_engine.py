@@ -109,6 +109,12 @@ class FakeEngine:
         stats = SchedulerStats(num_running=len(self.sequences), num_preemptions=self.num_steps)
         return StepOutputs(outputs, stats)
 
+    def save_some(self) -> float | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
     def _advance(self, sequence: FakeSequence) -> SequenceOutput:
         request, params = sequence.request, sequence.request.params
         if request.prompt_token_ids == CRASH_PROMPT:
