@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from octavo.observe.metrics import Metrics
+from octavo.observe.tracing import Course, RequestTrace
 from octavo.outputs import RequestMetrics, RequestOutput
 
 
@@ -13,6 +14,7 @@ class RequestTimer:
 
     __slots__ = (
         "_arrival",
+        "_finish_reasons",
         "_first",
         "_last",
         "_max_tokens",
@@ -22,9 +24,16 @@ class RequestTimer:
         "_num_prompt",
         "_num_tokens",
         "_times",
+        "_trace",
     )
 
-    def __init__(self, metrics: Metrics, num_choices: int, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        num_choices: int,
+        max_tokens: int | None = None,
+        trace: RequestTrace | None = None,
+    ) -> None:
         """`max_tokens` is the request's limit, None if it has none of its own."""
         self._metrics = metrics
         self._max_tokens = max_tokens
@@ -36,6 +45,8 @@ class RequestTimer:
         self._num_cached = 0
         self._num_tokens = [0] * num_choices
         self._num_open = num_choices
+        self._finish_reasons: list[str] = []
+        self._trace = trace
 
     def update(self, output: RequestOutput) -> None:
         """Take in an update, whose completions hold only tokens that no earlier one held."""
@@ -46,12 +57,15 @@ class RequestTimer:
             self._num_tokens[completion.index] += len(completion.token_ids)
             if completion.finish_reason is not None:
                 self._num_open -= 1
+                self._finish_reasons.append(completion.finish_reason)
                 self._metrics.finished(completion.finish_reason)
 
     def end(self) -> None:
         """The request is over; completions that had not ended count as aborted, with no latency."""
         for _ in range(self._num_open):
+            self._finish_reasons.append("abort")
             self._metrics.finished("abort")
+        self._end_trace(failed=False)
         if self._num_open or self._first is None:
             return
         metrics, total = self._metrics, sum(self._num_tokens)
@@ -70,6 +84,25 @@ class RequestTimer:
     def fail(self) -> None:
         """The engine could not finish the request."""
         self._metrics.failed(self._num_open)
+        self._end_trace(failed=True)
+
+    def _end_trace(self, *, failed: bool) -> None:
+        if self._trace is None:
+            return
+        aborted = failed or "abort" in self._finish_reasons
+        self._trace.end(
+            Course(
+                arrival=self._arrival,
+                scheduled=self._times.scheduled_time if self._times else None,
+                first_token=self._first,
+                last=time.monotonic() if aborted else max(self._last, self._arrival),
+                prompt_tokens=self._num_prompt,
+                cached_tokens=self._num_cached,
+                completion_tokens=sum(self._num_tokens),
+                finish_reasons=self._finish_reasons,
+                failed=failed,
+            )
+        )
 
     def _begin(self, output: RequestOutput) -> None:
         self._times = output.metrics

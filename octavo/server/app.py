@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 import octavo
 from octavo.observe.metrics import Metrics
 from octavo.observe.stats_line import StatsLine
+from octavo.observe.tracing import Tracer
 from octavo.server import (
     anthropic,
     cache,
@@ -51,7 +52,7 @@ DEMO_NAME = "SmolLM2-135M-Instruct"
 def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> FastAPI:
     """The app that serves `engine`, which it stops when it shuts down; `model` as the user named it.
 
-    Raises ValueError when the chat template's file can not be read.
+    Raises ValueError when the chat template's file can not be read, or traces can not be sent.
     """
     names = list(config.served_model_name) or [model or DEMO_NAME]
     serving = Serving(
@@ -68,6 +69,8 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
             engine.config.scheduling_policy,
         ),
     )
+    if config.otlp_traces_endpoint is not None:
+        serving.tracer = Tracer(config.otlp_traces_endpoint, names[0])
     serving.metrics.watch(engine)
     engine.on_step = serving.metrics.on_step
 
@@ -76,6 +79,8 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         with running(_log_stats(serving)):
             yield
         await engine.stop()
+        if serving.tracer is not None:
+            await asyncio.to_thread(serving.tracer.close)
 
     docs: dict[str, Any] = {"openapi_url": None} if config.disable_fastapi_docs else {}
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan, **docs)

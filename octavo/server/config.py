@@ -173,6 +173,13 @@ class ServerConfig:
         low=0,
     )
 
+    otlp_traces_endpoint: str | None = setting(
+        None,
+        "Send a trace of each request to this OpenTelemetry collector, such as "
+        "http://localhost:4318/v1/traces (needs octavo[otlp]).",
+        "Logging",
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):

@@ -67,7 +67,8 @@ class Generation:
         self, serving: Serving, index: int, ticket: Ticket
     ) -> AsyncGenerator[RequestOutput, None]:
         params = self.params[index]
-        timer = RequestTimer(serving.metrics, params.n, params.max_tokens)
+        trace = serving.trace(self.response_id, params)
+        timer = RequestTimer(serving.metrics, params.n, params.max_tokens, trace)
         engine_id = serving.engine_id(self.response_id)
         outputs = self._outputs(serving, index, engine_id, ticket.started)
         has_token = False

@@ -12,6 +12,8 @@ from fastapi import Request
 
 from octavo.observe import logs
 from octavo.observe.metrics import Metrics
+from octavo.observe.tracing import RequestTrace, Tracer
+from octavo.sampling_params import SamplingParams
 from octavo.server.admission import Admission
 from octavo.server.auth import api_key
 from octavo.server.config import ServerConfig
@@ -34,6 +36,7 @@ class Serving:
     chat_template: str | None
     created: int
     admission: Admission
+    tracer: Tracer | None = None
     drain: Drain = field(default_factory=Drain)
     _count: int = field(default=0, init=False)
 
@@ -49,10 +52,12 @@ class Serving:
     def response_id(self, kind: str, request: Request, given: str | None) -> str:
         """`cmpl-...` or the like, from the body's `request_id`, the X-Request-Id header, or drawn.
 
-        What this task logs from now on carries the id.
+        What this task logs from now on carries the id, and its trace is that of the request's headers.
         """
         name = given or request.headers.get("x-request-id", "")[:256] or uuid.uuid4().hex
         logs.request_id.set(name)
+        if self.tracer is not None:
+            self.tracer.remember_caller(request.headers)
         return f"{kind}-{name}"
 
     def user(self, request: Request, given: str | None) -> str:
@@ -64,6 +69,10 @@ class Serving:
         if len(self.config.api_key) > 1:
             return sha256(api_key(request.headers).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return given or ""
+
+    def trace(self, response_id: str, params: SamplingParams) -> RequestTrace | None:
+        """What follows a request for the traces; None where there are none."""
+        return None if self.tracer is None else self.tracer.start(response_id, params)
 
     def timeout(self, given: float | None) -> float | None:
         """How long a request may take, in seconds: what it asks for, and no more than the server allows."""
