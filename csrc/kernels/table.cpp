@@ -15,6 +15,8 @@
 namespace octavo {
 namespace OCTAVO_TIER {
 
+constexpr int64_t kFewRows = 4;
+
 // A last tile of fewer rows than kTileRows.
 template <int ROWS, int PANELS, Encoding E>
 static void remaining_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
@@ -41,8 +43,10 @@ static void quantised_linear(const PackedWeight& weight, int64_t first_panel, in
                              const LinearOutput& output) {
     int64_t panel = first_panel;
     const int64_t end = first_panel + panels;
-    for (; panel + kTilePanels <= end; panel += kTilePanels)
-        quantised_rows<kTilePanels, E>(weight, panel, input.quantised, row, rows, output);
+    // Few rows wait for memory, which gives one panel faster than several beside each other.
+    if (rows > kFewRows)
+        for (; panel + kTilePanels <= end; panel += kTilePanels)
+            quantised_rows<kTilePanels, E>(weight, panel, input.quantised, row, rows, output);
     for (; panel < end; ++panel) quantised_rows<1, E>(weight, panel, input.quantised, row, rows, output);
 }
 
