@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -190,6 +191,9 @@ def main() -> int:
     """Build the engine that the options ask for, and run it."""
     from octavo.engine.build import build_engine
 
+    # Standard error is the server's: what the model and its memory come to is for whoever started it.
+    logging.basicConfig(format="octavo engine: %(message)s")
+    logging.getLogger("octavo").setLevel(logging.INFO)
     return run(build_engine)
 
 

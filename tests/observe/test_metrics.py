@@ -163,8 +163,8 @@ def test_a_stream_is_timed(metrics: Metrics) -> None:
     timer.update(output((2, "stop")))
     timer.end()
     found = values(metrics)
-    assert 0.02 <= found["time_to_first_token_seconds_sum"] < 0.05
-    assert found["e2e_request_latency_seconds_sum"] >= 0.05
+    whole = found["e2e_request_latency_seconds_sum"]
+    assert 0.02 <= found["time_to_first_token_seconds_sum"] <= whole - 0.03
     assert found["request_time_per_output_token_seconds_sum"] >= 0.015
     assert found["prompt_tokens_total"] == found["request_prompt_tokens_sum"] == 5
     assert found["request_generation_tokens_sum"] == 3

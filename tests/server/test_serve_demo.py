@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,13 @@ def test_it_answers(command: Command) -> None:
     assert "Berlin" in completion.choices[0].message.content
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage.prompt_tokens > 20
+
+
+def test_the_start_reports_memory(command: Command) -> None:
+    report = "".join(line for line in command.lines if line.startswith("octavo engine: "))
+    assert re.search(r"Weights take [0-9.]+ MiB", report)
+    assert re.search(r"KV cache size: [0-9,]+ tokens in [0-9,]+ blocks, 25[0-9.]+ MiB", report)
+    assert re.search(r"Maximum concurrency for 2,048 tokens per request: [0-9.]+x", report)
 
 
 def test_a_stream_says_the_same(command: Command) -> None:
