@@ -1,7 +1,7 @@
 """Schemathesis makes requests from the served OpenAPI document: whatever it sends, the server has no fault.
 
-The suite sends few of them, the same each time. With OCTAVO_FUZZ_EXAMPLES=10000 in the environment it is that many,
-and others each time.
+The suite sends few of them, the same each time. With OCTAVO_FUZZ_EXAMPLES=10000 in the environment it is that
+many, and others each time.
 """
 
 from __future__ import annotations
