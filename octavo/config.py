@@ -176,6 +176,12 @@ class EngineConfig:
     kv_offload_disk_gb: float = setting(
         16.0, "Most that --kv-offload-dir may take; the oldest files go first.", "Memory", unit="GiB", low=0.0
     )
+    kv_cache_metrics: bool = setting(
+        False, "Measure how long KV blocks keep their content, as vllm:kv_block_... at /metrics.", "Memory"
+    )
+    kv_cache_metrics_sample: float = setting(
+        0.01, "Share of the blocks that are followed for it.", "Memory", low=1e-4, high=1.0
+    )
 
     max_num_seqs: int = setting(256, "Most sequences in a step.", "Scheduler", low=1, high=4096)
     max_num_batched_tokens: int = setting(

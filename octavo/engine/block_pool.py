@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
+from octavo.engine.block_residency import BlockResidency
 from octavo.runtime.backend import BLOCK_SIZE
 
 
@@ -24,9 +25,10 @@ class BlockPool:
     Source: PagedAttention (Kwon et al., 2023), 4.2-4.4.
     """
 
-    __slots__ = ("_free", "_num_taken", "_on_reuse", "num_blocks", "ref_counts")
+    __slots__ = ("_free", "_num_taken", "_on_reuse", "_residency", "num_blocks", "ref_counts")
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, residency: BlockResidency | None = None) -> None:
+        """`residency` is told what becomes of blocks."""
         if num_blocks < 1:
             raise ValueError(f"num_blocks must be at least 1, got {num_blocks}")
         self.num_blocks = num_blocks
@@ -34,6 +36,7 @@ class BlockPool:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
         self._on_reuse: Callable[[int], None] | None = None
         self._num_taken = 0
+        self._residency = residency
 
     @property
     def num_free(self) -> int:
@@ -67,10 +70,15 @@ class BlockPool:
             self.ref_counts[block] = 1
             if self._on_reuse is not None:
                 self._on_reuse(block)
+        if self._residency is not None:
+            self._residency.allocated(blocks)
         return blocks
 
     def share(self, blocks: Iterable[int]) -> None:
         """Add a reference to each block; a free one stops being free and keeps its content."""
+        blocks = list(blocks)
+        if self._residency is not None:
+            self._residency.used_again(blocks)
         for block in blocks:
             if self.ref_counts[block] == 0:
                 del self._free[block]

@@ -98,6 +98,7 @@ def build_engine(config: EngineConfig) -> Engine:
         hash_algorithm=config.prefix_caching_hash_algo,
         block_bytes=kv_cache.block_bytes,
         isa=chosen.isa,
+        followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
     )
     return Engine(executable, settings, offload)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
 from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.block_residency import BlockResidency
 from octavo.engine.describe import describe
 from octavo.engine.kv_offload.kv_offload import KVOffload
 from octavo.engine.messages import (
@@ -49,6 +50,8 @@ class EngineSettings:
     hash_algorithm: str = "sha256"
     block_bytes: int = 0
     isa: str = ""
+    followed_blocks: float = 0.0
+    """Share of the KV blocks whose residency is measured."""
 
     def __post_init__(self) -> None:
         if not self.scheduler.chunked_prefill and self.scheduler.max_num_batched_tokens < self.max_model_len:
@@ -75,7 +78,8 @@ class Engine:
         executable.allocate_kv_cache(settings.num_blocks)
         self._executable = executable
         self._settings = settings
-        self._pool = BlockPool(settings.num_blocks)
+        self._residency = BlockResidency(settings.followed_blocks) if settings.followed_blocks else None
+        self._pool = BlockPool(settings.num_blocks, self._residency)
         self._prefix_cache = PrefixCache(self._pool)
         self._hasher = BlockHasher(settings.hash_algorithm)
         self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache, offload)
@@ -285,4 +289,5 @@ class Engine:
             step_seconds=seconds,
             num_scheduled_sequences=len(step.sequences),
             offload=None if self._offload is None else self._offload.stats(),
+            evictions=[] if self._residency is None else self._residency.take(),
         )

@@ -106,6 +106,17 @@ class OffloadStats(msgspec.Struct, array_like=True):
     disk_bytes: int = 0
 
 
+class BlockEviction(msgspec.Struct, array_like=True):
+    """A KV block that was handed out again: seconds since it was before, and since its content was used.
+
+    `reuse_gaps` are those between the uses.
+    """
+
+    lifetime: float
+    idle: float
+    reuse_gaps: list[float]
+
+
 class SchedulerStats(msgspec.Struct, array_like=True):
     """The engine's state after a step, for metrics and the live view."""
 
@@ -120,6 +131,8 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     step_seconds: float = 0.0
     num_scheduled_sequences: int = 0
     offload: OffloadStats | None = None
+    evictions: list[BlockEviction] = []
+    """Of the step alone, of blocks that are followed."""
 
 
 class StepOutputs(msgspec.Struct, tag="step", array_like=True):

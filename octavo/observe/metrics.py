@@ -25,6 +25,7 @@ from octavo.observe.engine_collector import EngineCollector, WatchedEngine
 from octavo.observe.histogram import Histogram
 from octavo.observe.offload_series import OffloadSeries
 from octavo.observe.other_names import OtherNames
+from octavo.observe.residency_series import ResidencySeries
 from octavo.observe.running_total import RunningTotal
 
 LABELS = ("model_name", "engine")
@@ -56,7 +57,8 @@ class Totals:
 class Metrics:
     """The series of one server; not thread-safe, all calls come from the event loop."""
 
-    def __init__(self, model_name: str, max_model_len: int) -> None:
+    def __init__(self, model_name: str, max_model_len: int, kv_cache_metrics: bool = False) -> None:
+        """`kv_cache_metrics` has series for the residency of KV blocks."""
         self.totals = Totals()
         self.stats = SchedulerStats()
         """Of the latest step."""
@@ -69,6 +71,7 @@ class Metrics:
         self._offload = OffloadSeries(self._registry, dict(zip(LABELS, self._labels, strict=True)))
         self._add_request_series(buckets.one_two_five(max_model_len))
         self._add_absent_series()
+        self._residency = ResidencySeries(self._histogram) if kv_cache_metrics else None
 
     def watch(self, engine: ProcessEngine) -> None:
         """Show the engine's settings, condition and process as well."""
@@ -104,6 +107,8 @@ class Metrics:
             self._step_tokens.observe(stats.num_scheduled_tokens)
             self._step_sequences.observe(stats.num_scheduled_sequences)
             self._step_seconds.observe(stats.step_seconds)
+        if self._residency is not None:
+            self._residency.observe(stats.evictions)
         self._forget_aborted(stats)
         self._on_stats(stats)
 

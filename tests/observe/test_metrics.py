@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +248,17 @@ def labels_of(text: str, name: str) -> list[dict[str, str]]:
 def read_stream(server: LiveServer, body: dict[str, Any]) -> bytes:
     with server.http.stream("POST", "/v1/completions", json=body) as response:
         return response.read()
+
+
+def test_a_directory_for_multiprocess_metrics_changes_nothing(tmp_path: Path):
+    # As vLLM's users set it. Each process shows its own counts, not those of one that has ended.
+    code = (
+        "from octavo.observe.metrics import Metrics; metrics = Metrics('m', 100); metrics.prompt_began(5, 2); "
+        "print(metrics.render().decode())"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for _ in range(2):
+        text = subprocess.check_output(
+            [sys.executable, "-c", code], env=environment, cwd=Path(octavo.__file__).parents[1], text=True
+        )
+        assert 'vllm:prompt_tokens_total{engine="0",model_name="m"} 5.0' in text

@@ -99,6 +99,7 @@ class InProcessEngine(AsyncEngine):
             VOCAB_SIZE,
             config.num_gpu_blocks_override or NUM_BLOCKS,
             prefix_caching=config.enable_prefix_caching,
+            followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
         )
         limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
         engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings)
