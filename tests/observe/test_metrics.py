@@ -253,7 +253,8 @@ def read_stream(server: LiveServer, body: dict[str, Any]) -> bytes:
 def test_a_directory_for_multiprocess_metrics_changes_nothing(tmp_path: Path):
     # As vLLM's users set it. Each process shows its own counts, not those of one that has ended.
     code = (
-        "from octavo.observe.metrics import Metrics; metrics = Metrics('m', 100); metrics.prompt_began(5, 2); "
+        "from octavo.observe.metrics import Metrics; metrics = Metrics('m', 100); "
+        "metrics.prompt_began(5, 2); "
         "print(metrics.render().decode())"
     )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
