@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from octavo.bench.load.config import LoadConfig
 from octavo.config import EngineConfig, Flag, flag_name
+from octavo.quantise.config import QuantiseConfig
 from octavo.server.config import ServerConfig
 
 CONFIGS: dict[str, type[Any]] = {
-    config.__name__: config for config in (EngineConfig, ServerConfig, LoadConfig)
+    config.__name__: config for config in (EngineConfig, ServerConfig, LoadConfig, QuantiseConfig)
 }
 _MARK = re.compile(r"<!-- flags: (\w+) -->")
 

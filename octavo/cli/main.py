@@ -26,6 +26,10 @@ COMMANDS = {
         "octavo.cli.inspect",
         "Say what a model is made of, how it is stored, and whether it fits here.",
     ),
+    "quantize": (
+        "octavo.cli.quantize",
+        "Write a checkpoint with fewer bits: safetensors (compressed-tensors) or GGUF.",
+    ),
     "doctor": ("octavo.cli.doctor", "Say what is wrong with a server that runs, why, and what to change."),
     "bench": ("octavo.bench.command", "Measure this machine, a server, or octavo beside its peers."),
 }

@@ -33,6 +33,8 @@ _TYPE_NAMES = (
 
 _TYPES = _TYPE_NAMES.split()
 
+TYPE_NUMBERS = {name: number for number, name in enumerate(_TYPES)}
+
 _ENCODINGS = {number: Encoding[name] for number, name in enumerate(_TYPES) if name in Encoding.__members__}
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
@@ -60,6 +62,7 @@ class GGUFFile:
         self.path = path
         parts = open_parts(path, GGUFPart)
         self.metadata = parts[0].metadata
+        self._first = parts[0]
         self._part_of = {name: part for part in parts for name in part.tensors}
 
     @property
@@ -82,6 +85,10 @@ class GGUFFile:
             raise ValueError(f"{self.path}: there is no tensor {name!r}")
         return part.tensor(name)
 
+    def raw_pair(self, key: str) -> bytes:
+        """The metadata `key` and its value as they are in the file."""
+        return self._first.raw_pair(key)
+
 
 class GGUFPart:
     """One mapped GGUF file. Raises ValueError, of one line and naming the file, when it is not sound."""
@@ -90,6 +97,7 @@ class GGUFPart:
         self.path = path
         self._map = map_file(path)
         self._position = 0
+        self._pairs: dict[str, slice] = {}
         try:
             self.metadata, self._tensors = self._parse()
         except struct.error:
@@ -113,6 +121,10 @@ class GGUFPart:
         size = _tensor_bytes(info.shape, encoding)
         return Tensor(info.shape, encoding, np.frombuffer(self._map, np.uint8, size, info.start))
 
+    def raw_pair(self, key: str) -> bytes:
+        """The metadata `key` and its value as they are in the file."""
+        return bytes(self._map[self._pairs[key]])
+
     def _parse(self) -> tuple[dict[str, Any], dict[str, _TensorInfo]]:
         if self._map[:4] != b"GGUF":
             raise self._error("not a GGUF file: it does not begin with 'GGUF'")
@@ -128,10 +140,12 @@ class GGUFPart:
 
         metadata: dict[str, Any] = {}
         for _ in range(num_pairs):
+            start = self._position
             key = self._string()
             if key in metadata:
                 raise self._error(f"metadata key {key!r} is there twice")
             metadata[key] = self._value(key, self._number(_U32))
+            self._pairs[key] = slice(start, self._position)
 
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):

@@ -75,12 +75,20 @@ def _packed(weight: Weight, encoding: Encoding) -> Tensor | None:
     data = np.empty(prod(weight.shape) // encoding.group_size * encoding.group_bytes, np.uint8)
     end = 0
     for chunk in _chunks(weight):
-        part = _PACK[encoding](chunk)
+        part = pack(chunk, encoding)
         if part is None:
             return None
         data[end : end + part.size] = part.reshape(-1)
         end += part.size
     return Tensor(weight.shape, encoding, data)
+
+
+def pack(groups: Groups, encoding: Encoding) -> NDArray[np.uint8] | None:
+    """The bytes of `groups` in `encoding`, one of Q8_0, Q4_0, Q4_1 and F16, that fits their codes.
+
+    None where a number is outside float16's range.
+    """
+    return _PACK[encoding](groups)
 
 
 def _chunks(weight: Weight) -> Iterator[Groups]:

@@ -70,7 +70,7 @@ def _rounded(weight: Tensor, name: str, scaling: Scaling, method: str) -> Quanti
         part = data[rows]
         values = Tensor((len(part), weight.shape[-1]), weight.encoding, part.reshape(-1)).to_float32()
         try:
-            return ROUNDINGS[method](scaling.apply(values, rows.start), scaling.importance)
+            return ROUNDINGS[method](scaling.apply(values, rows), scaling.importance)
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
 

@@ -88,6 +88,31 @@ def round_int4_zero_points(values: Floats, size: int = GROUP, importance: Floats
     return Groups(np.clip(codes, 0, 15).astype(np.uint8), best_scales, zeros=best_zeros.astype(np.uint8))
 
 
+def round_int4_minimums(values: Floats, size: int = GROUP, importance: Floats | None = None) -> Groups:
+    """Codes 0 to 15, and for each `size` neighbours a scale and a minimum: value = scale * code + minimum.
+
+    Candidates span a part of the range between least and largest value, shrunk from both ends.
+    """
+    groups = _grouped(values, size)
+    weights = _weights(groups, importance)
+    least, largest = groups.min(axis=2), groups.max(axis=2)
+    best_scales = best_minimums = np.zeros(groups.shape[:2], np.float32)
+    error = np.full(groups.shape[:2], np.inf, np.float32)
+    for shrink in _SHRINKS:
+        cut = (largest - least) * np.float32((1 - shrink) / 2)
+        minimums = _float16(least + cut)
+        scales = _float16((largest - least - 2 * cut) / np.float32(15))
+        codes = np.clip(np.rint((groups - minimums[..., None]) * _inverse(scales)[..., None]), 0, 15)
+        missed = codes * scales[..., None] + minimums[..., None] - groups
+        own = (missed * missed * weights).sum(axis=2)
+        better = own < error
+        error = np.where(better, own, error)
+        best_scales = np.where(better, scales, best_scales)
+        best_minimums = np.where(better, minimums, best_minimums)
+    codes = np.rint((groups - best_minimums[..., None]) * _inverse(best_scales)[..., None])
+    return Groups(np.clip(codes, 0, 15).astype(np.uint8), best_scales, minimums=best_minimums)
+
+
 def round_float8(values: Floats) -> tuple[NDArray[np.uint8], Floats]:
     """E4M3 bytes `[rows, cols]` and a float32 scale for each row, `[rows, 1]`: the largest value is 448."""
     _check_finite(values)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from octavo.formats.groups import Floats
 
 
@@ -19,11 +22,11 @@ class Scaling:
     rows: Floats | None = None
     importance: Floats | None = None
 
-    def apply(self, values: Floats, first_row: int = 0) -> Floats:
-        """`values`, scaled: the weight, or some of its rows from `first_row` on."""
+    def apply(self, values: Floats, rows: slice | NDArray[np.intp] = slice(None)) -> Floats:
+        """`values`, scaled: the weight, or some `rows` of it."""
         if self.columns is not None:
             values = values * self.columns
         if self.rows is not None:
-            rows = self.rows[first_row : first_row + len(values)]
-            values = values * (rows[:, None] if values.ndim > 1 else rows)
+            factors = self.rows[rows]
+            values = values * (factors[:, None] if values.ndim > 1 else factors)
         return values

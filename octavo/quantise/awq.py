@@ -14,6 +14,7 @@ import numpy as np
 
 from octavo.formats.groups import Floats
 from octavo.formats.on_load import Rounding
+from octavo.formats.rounding import GROUP
 from octavo.formats.scaling import Scaling
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
@@ -30,16 +31,20 @@ def awq_scalings(
     weights: Mapping[str, Floats],
     sequences: Sequences,
     round_rows: Rounding,
+    size: int = GROUP,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, Scaling]:
     """The scaling of each weight, vectors among them, that has one; `done` is called after each linear.
 
-    `sequences` are token ids of a text such as the model will see. The head is left alone.
+    `sequences` are token ids of a text such as the model will see. Left alone are the head, and linears whose
+    rows are not whole groups of `size`.
     """
     found = folds(trace(spec))
     scalings: dict[str, Scaling] = {}
     for linear in CalibrationRun(spec, weights, sequences).linears():
-        if linear.names[0] in found and "lm_head.weight" not in linear.names:
+        if "lm_head.weight" in linear.names:
+            break
+        if linear.names[0] in found and linear.inputs.shape[1] % size == 0:
             _scale(linear, found[linear.names[0]], weights, round_rows, scalings)
         done()
     return scalings

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.groups import Floats
 from octavo.formats.safetensors import SafetensorsDirectory
-from octavo.formats.weight import Weight
+from octavo.formats.tensor import Tensor
+from octavo.formats.weight import ROWS_TOGETHER, Weight
 from octavo.model.families.registry import family_of
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import half_split_order, stored_weights
@@ -40,13 +41,27 @@ class Source(Mapping[str, Floats]):
     def __len__(self) -> int:
         return len(self.stored)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the weight `name`."""
+        return self._weight(name).shape
+
+    def rows(self, name: str, rows: NDArray[np.intp]) -> Floats:
+        """Some rows of a matrix, in any order: `[len(rows), cols]`."""
+        weight = self._weight(name)
+        if self.is_interleaved(name):
+            rows = self.row_order(name)[rows]
+        if isinstance(weight, Tensor):
+            return weight.take_rows(rows).to_float32()
+        first = int(rows.min()) // ROWS_TOGETHER * ROWS_TOGETHER
+        return weight.read(slice(first, int(rows.max()) + 1)).values()[rows - first]
+
     def is_interleaved(self, name: str) -> bool:
         """Whether the checkpoint has the rows of `name` in the order of interleaved rotary pairs."""
         return self._interleaved and (".attn.q." in name or ".attn.k." in name)
 
     def row_order(self, name: str) -> NDArray[np.intp]:
-        """Which stored row each row of an interleaved weight is."""
-        return half_split_order(self.stored[name].shape[0], self.spec.head_dim)
+        """Which interleaved row each row of q or k is."""
+        return half_split_order(self.shape(name)[0], self.spec.head_dim)
 
     def _weight(self, name: str) -> Weight:
         if name == "lm_head.weight" and self.spec.tie_embeddings:

@@ -45,6 +45,11 @@ class Tokenizer:
         size: int = self._backend.get_vocab_size(with_added_tokens=True)
         return size
 
+    def to_json(self) -> str:
+        """The content of a tokenizer.json."""
+        text: str = self._backend.to_str()
+        return text
+
     @property
     def bos_token_id(self) -> int | None:
         """The token that begins a text, if the model has one."""
