@@ -85,8 +85,8 @@ def test_outliers_are_rounded_better(rounding, tmp_path):
     assert error(scalings) < 0.6 * error({})
 
 
-def test_progress_counts_every_linear(tmp_path):
+def test_progress_counts_every_linear_of_a_layer(tmp_path):
     source = source_of("llama", tmp_path)
     calls = []
-    awq_scalings(source.spec, source, SEQUENCES, importance_blind, lambda: calls.append(1))
-    assert len(calls) == 4 * source.spec.num_layers + 1
+    awq_scalings(source.spec, source, SEQUENCES, importance_blind, done=lambda: calls.append(1))
+    assert len(calls) == 4 * source.spec.num_layers
