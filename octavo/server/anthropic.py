@@ -53,7 +53,7 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Raise APIError for what the server can not honour."""
-        for name, what in _UNSUPPORTED.items():
+        for name, what in UNSUPPORTED.items():
             value = getattr(self, name)
             if value and value not in ({"type": "none"}, {"type": "disabled"}):
                 raise APIError(400, f"{name}: {what} is not supported", name)
@@ -249,7 +249,7 @@ def _text(content: str | list[dict[str, Any]], path: str) -> str:
     return "\n".join(texts)
 
 
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "tools": "tool calling",
     "tool_choice": "tool calling",
     "thinking": "extended thinking",
@@ -258,3 +258,4 @@ _UNSUPPORTED = {
     "container": "running code",
     "context_management": "editing the context",
 }
+WITHOUT_EFFECT = frozenset({"metadata", "service_tier"})

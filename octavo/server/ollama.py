@@ -67,10 +67,9 @@ class OllamaRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def given(self, serving: Serving) -> dict[str, Any]:
         """The fields of a chat completion that `options` ask for; raises APIError for what can not be."""
-        if self.think:
-            raise APIError(400, "think: thinking apart from the answer is not supported", "think")
-        if self.format:
-            raise APIError(400, "format: structured output is not supported", "format")
+        for name, what in UNSUPPORTED.items():
+            if getattr(self, name, None):
+                raise APIError(400, f"{name}: {what} is not supported", name)
         fields: dict[str, Any] = {"stream": self.stream is not False}
         for name, value in (self.options or {}).items():
             if name in _SAMPLING:
@@ -124,7 +123,6 @@ async def chat(request: Request) -> Response:
     """Answer a conversation, as Ollama does."""
     serving = serving_of(request)
     body = await read_body(request, OllamaChat, serving.config.max_request_bytes)
-    _refuse(body, ("tools",))
     messages = []
     for index, message in enumerate(body.messages):
         if message.images or message.tool_calls:
@@ -139,7 +137,6 @@ async def generate(request: Request) -> Response:
     """Answer one question, as Ollama does."""
     serving = serving_of(request)
     body = await read_body(request, OllamaGenerate, serving.config.max_request_bytes)
-    _refuse(body, ("suffix", "template", "context", "raw", "images"))
     messages = [Message("system", body.system)] if body.system else []
     messages.append(Message("user", body.prompt))
     answer: Answer = lambda text: {"response": text}  # noqa: E731
@@ -203,7 +200,14 @@ def _failed(error: Exception) -> bytes:
     return _encode({"error": error_body(error).error.message}) + b"\n"
 
 
-def _refuse(body: OllamaRequest, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(body, name):
-            raise APIError(400, f"{name} is not supported", name)
+UNSUPPORTED = {
+    "think": "thinking apart from the answer",
+    "format": "structured output",
+    "tools": "tool calling",
+    "suffix": "insertion into a text",
+    "template": "a template of the request's own",
+    "context": "the context of an earlier answer",
+    "raw": "a prompt without a template",
+    "images": "input other than text",
+}
+WITHOUT_EFFECT = frozenset({"keep_alive"})

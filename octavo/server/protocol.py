@@ -117,7 +117,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     use_beam_search: bool | None = None
     length_penalty: float | None = None
 
-    # No effect here, and none on what is generated.
+    # See WITHOUT_EFFECT.
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -169,8 +169,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
             value = getattr(self, name)
             # An empty schema is a schema: whoever gives one wants JSON.
             asks = bool(value) or (value == {} and name in _STRUCTURED)
-            if asks and name in _UNSUPPORTED and value not in _HARMLESS.get(name, ()):
-                raise APIError(400, f"{name}: {_UNSUPPORTED[name]} is not supported", name)
+            if asks and name in UNSUPPORTED and value not in HARMLESS.get(name, ()):
+                raise APIError(400, f"{name}: {UNSUPPORTED[name]} is not supported", name)
         if self.stream_options is not None and not self.stream:
             raise APIError(400, "stream_options: only with stream=true", "stream_options")
         if self.best_of is not None and self.best_of > (self.n or 1) and self.stream:
@@ -296,7 +296,7 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
             )
 
 
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "suffix": "insertion into a text",
     "prompt_embeds": "a prompt of embeddings",
     "logits_processors": "code of a request",
@@ -328,7 +328,20 @@ _UNSUPPORTED = {
 
 _STRUCTURED = ("response_format", "structured_outputs", "guided_json")
 
-_HARMLESS: dict[str, tuple[Any, ...]] = {
+WITHOUT_EFFECT = frozenset(
+    {
+        "include_reasoning",
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+    }
+)
+"""Fields that change nothing here, and nothing of what is generated."""
+
+HARMLESS: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "tool_choice": ("none", "auto"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import openai
+from fastapi import FastAPI
 from support.in_process_engine import InProcessEngine
 
 from octavo.config import EngineConfig
@@ -27,6 +28,7 @@ class LiveServer:
     engine: InProcessEngine
     loop: asyncio.AbstractEventLoop
     http_server: HTTPServer
+    app: FastAPI
 
     def __init__(self, listener: socket.socket) -> None:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -62,7 +64,8 @@ def live_server(
         server.loop = asyncio.get_running_loop()
         server.engine = InProcessEngine(step_seconds, engine)
         await server.engine.launch()
-        server.http_server = make_server(create_app(server.engine, config, MODEL), config, ready.set)
+        server.app = create_app(server.engine, config, MODEL)
+        server.http_server = make_server(server.app, config, ready.set)
         await server.http_server.serve(sockets=[listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))

@@ -79,7 +79,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     user: str | None = None
     timeout: float | None = None
 
-    # No effect here, and none on what is generated.
+    # See WITHOUT_EFFECT.
     stream_options: dict[str, Any] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -104,9 +104,9 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
     def check(self) -> None:
         """Raise APIError for what the types above allow but the server does not."""
-        for name, what in _UNSUPPORTED.items():
+        for name, what in UNSUPPORTED.items():
             value = getattr(self, name)
-            if value and value not in _HARMLESS.get(name, ()):
+            if value and value not in HARMLESS.get(name, ()):
                 raise APIError(400, f"{name}: {what} is not supported", name)
         self._check_text()
         for name in self.include or ():
@@ -158,7 +158,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         return body
 
 
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "truncation": "cutting the conversation",
     "tools": "tool calling",
     "tool_choice": "tool calling",
@@ -169,4 +169,16 @@ _UNSUPPORTED = {
     "moderation": "moderation",
     "structured_outputs": "structured output",
 }
-_HARMLESS: dict[str, tuple[Any, ...]] = {"truncation": ("disabled",), "tool_choice": ("none", "auto")}
+WITHOUT_EFFECT = frozenset(
+    {
+        "max_tool_calls",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "stream_options",
+    }
+)
+HARMLESS: dict[str, tuple[Any, ...]] = {"truncation": ("disabled",), "tool_choice": ("none", "auto")}
