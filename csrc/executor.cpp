@@ -131,7 +131,7 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
                 if (auto name = attributes.find("bias" + std::to_string(i)); name != attributes.end())
                     bias = floats(std::get<std::string>(name->second));
                 each.parts.push_back({weight, bias, column});
-                each.integer |= is_integer(weight.encoding);
+                each.integer |= is_integer(weight.form());
                 column += static_cast<int>(n);
             }
             if (column != output.cols) throw std::invalid_argument("linear's parts do not fill its output");
@@ -169,7 +169,7 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
 
     const int64_t rows = std::max(limits_.max_tokens, limits_.max_outputs), groups = widest / kGroup;
     const size_t scratch = aligned(attention_scratch_floats(static_cast<int>(head_dim)) * sizeof(float));
-    scratch_ = Region(aligned(rows * widest) + 3 * aligned(rows * groups * 4) + pool_.size() * scratch);
+    scratch_ = Region(aligned(rows * widest) + 4 * aligned(rows * groups * 4) + pool_.size() * scratch);
     uint8_t* at = scratch_.data();
     quantised_.q = reinterpret_cast<int8_t*>(at);
     at += aligned(rows * widest);
@@ -178,6 +178,8 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
     quantised_.biases = reinterpret_cast<int32_t*>(at);
     at += aligned(rows * groups * 4);
     quantised_.offsets = reinterpret_cast<float*>(at);
+    at += aligned(rows * groups * 4);
+    quantised_.first_sums = reinterpret_cast<int32_t*>(at);
     at += aligned(rows * groups * 4);
     for (int thread = 0; thread < pool_.size(); ++thread, at += scratch)
         attention_scratch_.push_back(reinterpret_cast<float*>(at));

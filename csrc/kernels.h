@@ -18,8 +18,9 @@ namespace octavo {
 struct QuantisedRows {
     int8_t* q;
     float* scales;
-    int32_t* biases;  // -8 times the sum of a group's q: what nibbles stored as q + 8 add too much
-    float* offsets;   // scale times that sum, what a weight's minimum multiplies
+    int32_t* biases;      // -8 times the sum of a group's q: what nibbles stored as q + 8 add too much
+    float* offsets;       // scale times that sum, what a weight's minimum multiplies
+    int32_t* first_sums;  // of the first 16 q of a group
 };
 
 struct LinearInput {

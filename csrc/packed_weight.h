@@ -1,45 +1,92 @@
 // Linear weights laid out for the kernels: panels of 16 output columns, K order kept within each.
 //
-//   float   [panel][K][16] items of float, f16 or bf16
-//   int4    [panel][K / 32] { [4][16][4] bytes; [16] f16 scales; [16] f16 minimums (Q4_1) }
-//           byte (j, column, i) holds k = 8 j + i in its low nibble and k = 8 j + 4 + i in its high one
-//   int8    [panel][K / 32] { [8][16][4] bytes q + 128; [16] f16 scales }
+//   floats        [panel][K][16] items of float, f16 or bf16
+//   8-bit codes   [panel][K / 32] { [8][16][4] bytes; scales }
+//   4-bit codes   [panel][K / 32] { [4][16][4] bytes; scales }
+//                 byte (j, column, i) holds k = 8 j + i in its low nibble and k = 8 j + 4 + i in its high one
+//   scales        [16] f16, and then [16] f16 minimums, or the scales of k = 16 to 31, where the form has
+//   them
 //
 // A panel is read from its first byte to its last, and the next one follows it.
 // Four consecutive k of one column lie in one 32-bit lane, what vpdpbusd and vpmaddubsw reduce over.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
+#include "encoding.h"
 #include "half.h"
 
 namespace octavo {
 
 constexpr int kPanel = 16;
-constexpr int kGroup = 32;
 
-enum class Encoding { F32, F16, BF16, Q8_0, Q4_0, Q4_1 };
+enum class Form {
+    F32,
+    F16,
+    BF16,
+    Int8,         // codes are q + 128
+    Int8Halves,   // the same, with a scale for each 16 k
+    Int8Minimum,  // codes are q, 0 to 255
+    Int4,         // codes are q + 8
+    Int4Minimum,  // codes are q, 0 to 15
+    IQ4,          // codes pick from kIQ4Values
+    MXFP4         // codes pick from kMXFP4Values
+};
 
-constexpr bool is_integer(Encoding encoding) { return encoding > Encoding::BF16; }
-
-// Bytes of the quants, and of the whole record, of one panel and group.
-constexpr int quant_bytes(Encoding encoding) { return encoding == Encoding::Q8_0 ? 512 : 256; }
-constexpr int record_bytes(Encoding encoding) {
-    return quant_bytes(encoding) + kPanel * 2 * (encoding == Encoding::Q4_1 ? 2 : 1);
+constexpr Form form_of(Encoding encoding) {
+    switch (encoding) {
+        case Encoding::F32:
+            return Form::F32;
+        case Encoding::F16:
+            return Form::F16;
+        case Encoding::BF16:
+            return Form::BF16;
+        case Encoding::Q4_0:
+            return Form::Int4;
+        case Encoding::Q4_1:
+        case Encoding::Q4_K:
+            return Form::Int4Minimum;
+        case Encoding::Q5_0:
+        case Encoding::Q8_0:
+            return Form::Int8;
+        case Encoding::Q5_1:
+        case Encoding::Q5_K:
+        case Encoding::U8_1:
+            return Form::Int8Minimum;
+        case Encoding::Q6_K:
+            return Form::Int8Halves;
+        case Encoding::IQ4_NL:
+        case Encoding::IQ4_XS:
+            return Form::IQ4;
+        case Encoding::MXFP4:
+            return Form::MXFP4;
+    }
+    return Form::F32;
 }
 
-size_t row_bytes(Encoding encoding, int64_t k);
+constexpr bool is_integer(Form form) { return form > Form::BF16; }
+constexpr bool has_nibbles(Form form) { return form >= Form::Int4; }
+constexpr bool has_minimum(Form form) { return form == Form::Int8Minimum || form == Form::Int4Minimum; }
+constexpr bool has_table(Form form) { return form >= Form::IQ4; }
+constexpr int num_scales(Form form) { return has_minimum(form) || form == Form::Int8Halves ? 2 : 1; }
 
-// One row of a raw tensor as floats.
-void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out);
+constexpr const int8_t* table_of(Form form) { return form == Form::IQ4 ? kIQ4Values : kMXFP4Values; }
+
+// What a code stands for.
+constexpr int value_of(Form form, int code) {
+    if (has_table(form)) return table_of(form)[code];
+    return code - (form == Form::Int4 ? 8 : has_minimum(form) ? 0 : 128);
+}
+
+// Bytes of the codes, and of the whole record, of one panel and group.
+constexpr int code_bytes(Form form) { return has_nibbles(form) ? 256 : 512; }
+constexpr int record_bytes(Form form) { return code_bytes(form) + kPanel * 2 * num_scales(form); }
 
 struct PackedWeight {
-    Encoding encoding;
-    int64_t n;  // output columns
+    Encoding encoding;  // of the raw tensor
+    int64_t n;          // output columns
     int64_t k;
     const uint8_t* data;  // panels
 
+    Form form() const { return form_of(encoding); }
     int64_t panels() const { return (n + kPanel - 1) / kPanel; }
     int64_t groups() const { return k / kGroup; }
     size_t panel_bytes() const;
@@ -47,7 +94,8 @@ struct PackedWeight {
 
     const uint8_t* panel(int64_t index) const { return data + index * panel_bytes(); }
 
-    // Fills `out` with panel `index` from the raw rows of the tensor; columns past n become zeros.
+    // Fills `out` with panel `index` from the raw rows of the tensor; columns past n become zeros. Scales and
+    // minimums are rounded to f16.
     void pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) const;
 };
 

@@ -81,6 +81,7 @@ static inline void quantise_tile(const float* x, int64_t stride, int64_t row, in
             out.scales[index] = scale;
             out.biases[index] = -8 * static_cast<int32_t>(sum);
             out.offsets[index] = scale * sum;
+            out.first_sums[index] = static_cast<int32_t>(reduce_add(qa));
         }
 }
 

@@ -18,26 +18,26 @@ namespace OCTAVO_TIER {
 constexpr int64_t kFewRows = 4;
 
 // A last tile of fewer rows than kTileRows.
-template <int ROWS, int PANELS, Encoding E>
+template <int ROWS, int PANELS, Form F>
 static void remaining_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
                            int64_t rows, const LinearOutput& output) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS)
-            quantised_tile<ROWS, PANELS, E>(weight, panel, x, row, output);
+            quantised_tile<ROWS, PANELS, F>(weight, panel, x, row, output);
         else
-            remaining_rows<ROWS - 1, PANELS, E>(weight, panel, x, row, rows, output);
+            remaining_rows<ROWS - 1, PANELS, F>(weight, panel, x, row, rows, output);
     }
 }
 
-template <int PANELS, Encoding E>
+template <int PANELS, Form F>
 static void quantised_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
                            int64_t rows, const LinearOutput& output) {
     for (; rows >= kTileRows; rows -= kTileRows, row += kTileRows)
-        quantised_tile<kTileRows, PANELS, E>(weight, panel, x, row, output);
-    remaining_rows<kTileRows - 1, PANELS, E>(weight, panel, x, row, rows, output);
+        quantised_tile<kTileRows, PANELS, F>(weight, panel, x, row, output);
+    remaining_rows<kTileRows - 1, PANELS, F>(weight, panel, x, row, rows, output);
 }
 
-template <Encoding E>
+template <Form F>
 static void quantised_linear(const PackedWeight& weight, int64_t first_panel, int64_t panels,
                              const LinearInput& input, int64_t row, int64_t rows,
                              const LinearOutput& output) {
@@ -46,25 +46,33 @@ static void quantised_linear(const PackedWeight& weight, int64_t first_panel, in
     // Few rows wait for memory, which gives one panel faster than several beside each other.
     if (rows > kFewRows)
         for (; panel + kTilePanels <= end; panel += kTilePanels)
-            quantised_rows<kTilePanels, E>(weight, panel, input.quantised, row, rows, output);
-    for (; panel < end; ++panel) quantised_rows<1, E>(weight, panel, input.quantised, row, rows, output);
+            quantised_rows<kTilePanels, F>(weight, panel, input.quantised, row, rows, output);
+    for (; panel < end; ++panel) quantised_rows<1, F>(weight, panel, input.quantised, row, rows, output);
 }
 
 static void linear(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
                    int64_t row, int64_t rows, const LinearOutput& output) {
-    switch (weight.encoding) {
-        case Encoding::F32:
+    switch (weight.form()) {
+        case Form::F32:
             return float_linear<float>(weight, first_panel, panels, input, row, rows, output);
-        case Encoding::F16:
+        case Form::F16:
             return float_linear<f16>(weight, first_panel, panels, input, row, rows, output);
-        case Encoding::BF16:
+        case Form::BF16:
             return float_linear<bf16>(weight, first_panel, panels, input, row, rows, output);
-        case Encoding::Q8_0:
-            return quantised_linear<Encoding::Q8_0>(weight, first_panel, panels, input, row, rows, output);
-        case Encoding::Q4_0:
-            return quantised_linear<Encoding::Q4_0>(weight, first_panel, panels, input, row, rows, output);
-        case Encoding::Q4_1:
-            return quantised_linear<Encoding::Q4_1>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int8:
+            return quantised_linear<Form::Int8>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int8Halves:
+            return quantised_linear<Form::Int8Halves>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int8Minimum:
+            return quantised_linear<Form::Int8Minimum>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int4:
+            return quantised_linear<Form::Int4>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int4Minimum:
+            return quantised_linear<Form::Int4Minimum>(weight, first_panel, panels, input, row, rows, output);
+        case Form::IQ4:
+            return quantised_linear<Form::IQ4>(weight, first_panel, panels, input, row, rows, output);
+        case Form::MXFP4:
+            return quantised_linear<Form::MXFP4>(weight, first_panel, panels, input, row, rows, output);
     }
 }
 

@@ -42,6 +42,11 @@ def q8_0(blocks: Blocks) -> Groups:
     return Groups(_one_group(blocks[:, 2:].view(np.int8)), float16(blocks[:, :2]))
 
 
+def u8_1(blocks: Blocks) -> Groups:
+    """d, m, 32 x uint8 q: d q + m."""
+    return Groups(_one_group(blocks[:, 4:]), float16(blocks[:, :2]), minimums=float16(blocks[:, 2:4]))
+
+
 def _five_bits(high: Blocks, low: Blocks) -> Blocks:
     return nibbles(low) | np.unpackbits(high, axis=1, bitorder="little") << np.uint8(4)
 

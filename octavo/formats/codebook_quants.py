@@ -28,15 +28,16 @@ def iq4_nl(blocks: Blocks) -> Groups:
 
 
 def iq4_xs(blocks: Blocks) -> Groups:
-    """float16 d, 8 x 6-bit scale, 8 x 16 bytes: d (scale - 32) table[nibble].
+    """float16 d, 8 x 6-bit scale, 8 x 16 bytes: d (scale - 32) table[nibble]."""
+    return Groups(IQ4_TABLE[nibbles(blocks[:, 8:].reshape(-1, 8, 16))], iq4_xs_scales(blocks))
 
-    The scales' low nibbles are in the last four of the six bytes, their upper bits in the first two.
-    """
+
+def iq4_xs_scales(blocks: Blocks) -> Floats:
+    """d (scale - 32) of `iq4_xs`, `[N, 8]`: low nibbles in the last four of six bytes, then upper bits."""
     high = np.ascontiguousarray(blocks[:, 2:4]).view(np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16)
     low = blocks[:, 4:8, None] >> np.array([0, 4], np.uint8)
     scales = (low.reshape(-1, 8) & 15 | (high.astype(np.uint8) & 3) << 4).view(np.int8) - np.int8(32)
-    codes = IQ4_TABLE[nibbles(blocks[:, 8:].reshape(-1, 8, 16))]
-    return Groups(codes, float16(blocks[:, :2]) * scales)
+    return float16(blocks[:, :2]) * scales
 
 
 def mxfp4(blocks: Blocks) -> Groups:

@@ -40,14 +40,14 @@ def q3_k_folded(blocks: Blocks) -> Groups:
 
 def q4_k(blocks: Blocks) -> Groups:
     """d, dmin, 8 x (6-bit scale, 6-bit minimum), 128 bytes of q: d scale q - dmin minimum."""
-    scales, minimums = _scales_and_minimums(blocks)
+    scales, minimums = scales_and_minimums(blocks)
     return Groups(_planes(blocks[:, 16:], 32, 4), scales, minimums=minimums)
 
 
 def q5_k(blocks: Blocks) -> Groups:
     """Q4_K with 32 bytes of fifth bits before its q."""
     codes = _planes(blocks[:, 48:], 32, 4) | _planes(blocks[:, 16:48], 32, 1) << 4
-    scales, minimums = _scales_and_minimums(blocks)
+    scales, minimums = scales_and_minimums(blocks)
     return Groups(codes, scales, minimums=minimums)
 
 
@@ -55,8 +55,12 @@ def q6_k(blocks: Blocks) -> Groups:
     """128 bytes of low nibbles, 64 of upper 2 bits, 16 x int8 scale, d: d scale (q - 32)."""
     low = _planes(blocks[:, :128], 64, 4).reshape(-1, 8, 32)
     codes = (low | _planes(blocks[:, 128:192], 32, 2) << 4).view(np.int8) - np.int8(32)
-    scales = float16(blocks[:, 208:]) * blocks[:, 192:208].view(np.int8)
-    return Groups(codes.reshape(-1, 16, 16), scales)
+    return Groups(codes.reshape(-1, 16, 16), q6_k_scales(blocks))
+
+
+def q6_k_scales(blocks: Blocks) -> Floats:
+    """The scales of `q6_k`'s groups, `[N, 16]`."""
+    return float16(blocks[:, 208:]) * blocks[:, 192:208].view(np.int8)
 
 
 def q8_k(blocks: Blocks) -> Groups:
@@ -74,7 +78,7 @@ def _q3_k(blocks: Blocks) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     return codes.reshape(-1, 16, 16), scales, float16(blocks[:, 108:])
 
 
-def _scales_and_minimums(blocks: Blocks) -> tuple[Floats, Floats]:
+def scales_and_minimums(blocks: Blocks) -> tuple[Floats, Floats]:
     """d scale and -(dmin minimum) of Q4_K and Q5_K, `[N, 8]` each.
 
     Twelve bytes: the first four groups' scales and minimums in the low six bits of eight bytes; the others'

@@ -5,48 +5,66 @@ are too fine for that, they are rounded to float16: that moves either term of a 
 itself, what float16 weights would do too, and a few hundredths of the step between two codes at most.
 Otherwise the values become float16, or float32 where they are outside float16's range.
 
-    stored            runs as   exact?
-    F32 F16 BF16      itself    yes
-    Q4_0 Q4_1 Q8_0    itself    yes
-    Q5_0              Q8_0      yes: 5-bit codes are int8 codes
-    Q3_K              Q8_0      yes: scale times code fits int8, and leaves one float16 scale
-    IQ4_NL            Q8_0      yes: its table has int8 values
-    MXFP4             Q8_0      yes: its doubled table has int8 values, its scales powers of two
-    Q4_K              Q4_1      17-bit scales and minimums, rounded to the 11 of float16
-    IQ4_XS            Q8_0      17-bit scales, rounded alike
-    Q8_K              Q8_0      float32 scales, rounded alike
-    Q2_K Q5_1 Q5_K    F16       rounded: nothing in RUNS has int8 codes and a minimum
-    Q6_K              F16       rounded: nothing in RUNS has groups of 16
+    stored                       runs as   exact?
+    F32 F16 BF16                 itself    yes
+    Q4_0 Q4_1 Q8_0 Q5_0 Q5_1     itself    yes
+    IQ4_NL MXFP4                 itself    yes
+    Q4_K Q5_K Q6_K IQ4_XS        itself    17-bit scales and minimums, rounded to the 11 of float16
+    Q3_K                         Q8_0      yes: scale times code fits int8, and leaves one float16 scale
+    Q8_K                         Q8_0      float32 scales, rounded alike
+    Q2_K                         F16       rounded: no kernel has groups of 16 and minimums
 
 Weights of Hugging Face's methods say themselves what they run as: Q4_0 for 4-bit codes with zero points of 8
-and groups that are whole 32s, Q4_1 with minimums of -(scale * zero) for other zero points, Q8_0 for int8.
+and groups that are whole 32s, Q4_1 and U8_1 with minimums of -(scale * zero) for other zero points, Q8_0 for
+int8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats.codebook_quants import MXFP4_TABLE, half_power_of_two, iq4_xs_scales
 from octavo.formats.groups import Floats, Groups
-from octavo.formats.k_quants import q3_k_folded
-from octavo.formats.tensor import Encoding, Tensor
+from octavo.formats.k_quants import q3_k_folded, q6_k_scales, scales_and_minimums
+from octavo.formats.tensor import Encoding, Tensor, row_slices
 from octavo.formats.weight import QuantisedWeight, Weight
 
-RUNS = frozenset({Encoding.F32, Encoding.F16, Encoding.BF16, Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_1})
-"""The encodings that every backend runs."""
-
 _RUNS_AS = {
-    Encoding.Q5_0: Encoding.Q8_0,
+    Encoding.Q2_K: Encoding.F16,
     Encoding.Q3_K: Encoding.Q8_0,
-    Encoding.IQ4_NL: Encoding.Q8_0,
-    Encoding.MXFP4: Encoding.Q8_0,
-    Encoding.Q4_K: Encoding.Q4_1,
-    Encoding.IQ4_XS: Encoding.Q8_0,
     Encoding.Q8_K: Encoding.Q8_0,
 }
+
+RUNS = frozenset(Encoding) - _RUNS_AS.keys()
+"""The encodings that every backend runs."""
+
+_ROUNDED: dict[Encoding, Callable[[NDArray[np.uint8]], tuple[Floats, ...]]] = {
+    Encoding.Q4_K: scales_and_minimums,
+    Encoding.Q5_K: scales_and_minimums,
+    Encoding.Q6_K: lambda blocks: (q6_k_scales(blocks),),
+    Encoding.IQ4_XS: lambda blocks: (iq4_xs_scales(blocks),),
+    Encoding.MXFP4: lambda blocks: (half_power_of_two(blocks[:, :1]),),
+}
+"""The numbers of the encodings in `RUNS` that the kernels' float16 may not hold, from blocks."""
+
+_PACKED_BYTES = {
+    Encoding.Q5_0: 34,
+    Encoding.Q5_1: 36,
+    Encoding.Q4_K: 20,
+    Encoding.Q5_K: 36,
+    Encoding.Q6_K: 36,
+    Encoding.IQ4_XS: 18,
+    Encoding.MXFP4: 18,
+}
+"""Bytes that the kernels take for 32 values, where it is not what is stored: 5 and 6 bits become 8."""
+
+_MXFP4_NIBBLES = np.zeros(25, np.uint8)
+_MXFP4_NIBBLES[MXFP4_TABLE.astype(np.int16)[::-1] + 12] = np.arange(16, dtype=np.uint8)[::-1]
+"""The nibble of each value of MXFP4_TABLE, from -12 on."""
 
 _GROUP = 32
 _SMALLEST, _LARGEST = 2**-14, 65504
@@ -57,17 +75,42 @@ def runs_as(weight: Weight) -> Encoding:
     """What `normalise` makes of `weight`, unless its numbers are outside float16's range."""
     if isinstance(weight, QuantisedWeight):
         return weight.runs_as
-    return weight.encoding if weight.encoding in RUNS else _RUNS_AS.get(weight.encoding, Encoding.F16)
+    return _RUNS_AS.get(weight.encoding, weight.encoding)
+
+
+def packed_bytes(encoding: Encoding, rows: int, cols: int) -> int:
+    """What the native backend's copy of a matrix in an encoding of `RUNS` takes, whole panels of 16 rows."""
+    values = -(-rows // 16) * 16 * cols
+    if encoding in _PACKED_BYTES:
+        return values // _GROUP * _PACKED_BYTES[encoding]
+    return values // encoding.group_size * encoding.group_bytes
 
 
 def normalise(weight: Weight) -> Tensor:
     """`weight` in an encoding of `RUNS`: itself where it has one, else a copy."""
     if isinstance(weight, Tensor) and weight.encoding in RUNS:
-        return weight
-    for encoding in (runs_as(weight), Encoding.F16):
+        if _fits(weight):
+            return weight
+        forms = [Encoding.F16]
+    else:
+        forms = [runs_as(weight), Encoding.F16]
+    for encoding in forms:
         if (packed := _packed(weight, encoding)) is not None:
             return packed
     return Tensor.from_array(weight.to_float32())
+
+
+def _fits(tensor: Tensor) -> bool:
+    """Whether float16 holds the scales and minimums of `tensor`, rounded."""
+    numbers = _ROUNDED.get(tensor.encoding)
+    if numbers is None:
+        return True
+    blocks = tensor.data.reshape(tensor.rows, -1, tensor.encoding.group_bytes)
+    return all(
+        _halves(each) is not None
+        for rows in row_slices(tensor.rows, tensor.shape[-1])
+        for each in numbers(blocks[rows].reshape(-1, tensor.encoding.group_bytes))
+    )
 
 
 def _packed(weight: Weight, encoding: Encoding) -> Tensor | None:
@@ -80,7 +123,8 @@ def _packed(weight: Weight, encoding: Encoding) -> Tensor | None:
             return None
         data[end : end + part.size] = part.reshape(-1)
         end += part.size
-    return Tensor(weight.shape, encoding, data)
+    packed = Tensor(weight.shape, encoding, data)
+    return packed if _fits(packed) else None
 
 
 def pack(groups: Groups, encoding: Encoding) -> NDArray[np.uint8] | None:
@@ -106,9 +150,24 @@ def _pack_q4_0(groups: Groups) -> NDArray[np.uint8] | None:
 
 
 def _pack_q4_1(groups: Groups) -> NDArray[np.uint8] | None:
+    return _records(groups, [groups.scales, _minimums(groups)], _nibble_pairs(groups.codes))
+
+
+def _pack_u8_1(groups: Groups) -> NDArray[np.uint8] | None:
+    return _records(groups, [groups.scales, _minimums(groups)], groups.codes.reshape(-1, _GROUP))
+
+
+def _pack_mxfp4(groups: Groups) -> NDArray[np.uint8]:
+    """Scales are powers of two; a zero loses its sign."""
+    nibbles = _MXFP4_NIBBLES[groups.codes.astype(np.int16) + 12]
+    exponents = np.frexp(groups.scales)[1] + 127  # of 2^(e - 128), which frexp calls 1/2 2^(e - 127)
+    return np.concatenate([exponents.astype(np.uint8).reshape(-1, 1), _nibble_pairs(nibbles)], axis=1)
+
+
+def _minimums(groups: Groups) -> Floats:
     minimums = groups.minimums if groups.zeros is None else -(groups.scales * groups.zeros)
     assert minimums is not None
-    return _records(groups, [groups.scales, minimums], _nibble_pairs(groups.codes))
+    return minimums
 
 
 def _pack_f16(groups: Groups) -> NDArray[np.uint8] | None:
@@ -119,6 +178,8 @@ _PACK = {
     Encoding.Q8_0: _pack_q8_0,
     Encoding.Q4_0: _pack_q4_0,
     Encoding.Q4_1: _pack_q4_1,
+    Encoding.U8_1: _pack_u8_1,
+    Encoding.MXFP4: _pack_mxfp4,
     Encoding.F16: _pack_f16,
 }
 

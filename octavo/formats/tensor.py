@@ -23,7 +23,7 @@ class Encoding(Enum):
     """How the values of a tensor are stored: (name, values stored together, bytes that they take).
 
     Those after BF16 are llama.cpp's, along a row; `block_quants`, `k_quants` and `codebook_quants` say what
-    their bytes mean.
+    their bytes mean. U8_1 is octavo's own: Q4_1 with whole bytes as codes.
     """
 
     F32 = ("F32", 1, 4)
@@ -34,6 +34,7 @@ class Encoding(Enum):
     Q5_0 = ("Q5_0", 32, 22)
     Q5_1 = ("Q5_1", 32, 24)
     Q8_0 = ("Q8_0", 32, 34)
+    U8_1 = ("U8_1", 32, 36)
     Q2_K = ("Q2_K", 256, 84)
     Q3_K = ("Q3_K", 256, 110)
     Q4_K = ("Q4_K", 256, 144)
@@ -61,6 +62,7 @@ _DECODERS: dict[Encoding, Callable[[NDArray[np.uint8]], Groups]] = {
     Encoding.Q5_0: block_quants.q5_0,
     Encoding.Q5_1: block_quants.q5_1,
     Encoding.Q8_0: block_quants.q8_0,
+    Encoding.U8_1: block_quants.u8_1,
     Encoding.Q2_K: k_quants.q2_k,
     Encoding.Q3_K: k_quants.q3_k,
     Encoding.Q4_K: k_quants.q4_k,

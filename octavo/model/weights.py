@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import prod
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.gguf import GGUFFile
-from octavo.formats.normalise import normalise, runs_as
+from octavo.formats.normalise import normalise, packed_bytes, runs_as
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.formats.weight import Weight
@@ -95,13 +94,12 @@ class ModelWeights(Mapping[str, Tensor]):
 
     @property
     def num_bytes(self) -> int:
-        """About what all of them take in the form that they run in; nothing is made for it."""
-        sizes = {name: prod(weight.shape) for name, weight in self._stored.items()}
-        forms = {
-            name: Encoding.F32 if self._dtype == "float32" else runs_as(weight)
-            for name, weight in self._stored.items()
-        }
-        return sum(size * forms[name].group_bytes // forms[name].group_size for name, size in sizes.items())
+        """About what they take packed; nothing is made for it."""
+        return sum(
+            packed_bytes(Encoding.F32 if self._dtype == "float32" else runs_as(weight), *weight.shape)
+            for weight in self._stored.values()
+            if len(weight.shape) == 2
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -17,7 +17,7 @@ from octavo.engine.build import activation_bytes, kv_cache_spec, scheduler_setti
 from octavo.engine.machine_memory import Memory
 from octavo.engine.memory import num_kv_blocks
 from octavo.formats.checkpoint import open_checkpoint
-from octavo.formats.normalise import runs_as
+from octavo.formats.normalise import packed_bytes, runs_as
 from octavo.formats.on_load import rounded_on_load
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import Weight
@@ -25,9 +25,6 @@ from octavo.model.decoder import trace
 from octavo.model.load import describe, resolve_max_model_len, resolve_model, rounds_on_load
 from octavo.model.weights import stored_weights
 from octavo.runtime.backend import BLOCK_SIZE
-
-_PANEL = 16
-"""Rows that the native backend packs together; the last ones of a matrix are filled up."""
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,8 +166,7 @@ def _packed_bytes(weight: Weight, dtype: str) -> int:
     if len(weight.shape) == 1:
         return 0
     rows, cols = weight.shape
-    encoding = _encoding(weight, dtype)
-    return -(-rows // _PANEL) * _PANEL * (cols // encoding.group_size) * encoding.group_bytes
+    return packed_bytes(_encoding(weight, dtype), rows, cols)
 
 
 def _layers(weights: dict[str, Weight], dtype: str) -> list[Layer]:

@@ -7,14 +7,15 @@ import pytest
 from gguf import GGMLQuantizationType
 from support.k_quant_writer import quantise
 
+from octavo.formats.codebook_quants import MXFP4_TABLE
 from octavo.formats.groups import Groups
 from octavo.formats.normalise import RUNS, normalise, runs_as
 from octavo.formats.tensor import CHUNK_VALUES, Encoding, Tensor
 from octavo.formats.weight import QuantisedWeight
 
-EXACT = {"Q5_0": "Q8_0", "Q3_K": "Q8_0", "IQ4_NL": "Q8_0", "MXFP4": "Q8_0"}
-ROUNDED_SCALES = {"Q4_K": "Q4_1", "IQ4_XS": "Q8_0", "Q8_K": "Q8_0"}
-ROUNDED_VALUES = {"Q2_K": "F16", "Q5_1": "F16", "Q5_K": "F16", "Q6_K": "F16"}
+EXACT = {"Q3_K": "Q8_0"}
+ROUNDED_SCALES = {"Q8_K": "Q8_0"}
+ROUNDED_VALUES = {"Q2_K": "F16"}
 ROUNDING = 2**-11
 SMALL = 2**-25
 """What rounding a number costs that is subnormal in float16, beside larger ones."""
@@ -44,7 +45,9 @@ def test_every_encoding_is_covered():
 
 @pytest.mark.parametrize("encoding", sorted(RUNS, key=lambda each: each.value))
 def test_what_runs_is_not_copied(encoding):
-    tensor = Tensor((2, 32), encoding, np.zeros(64 // encoding.group_size * encoding.group_bytes, np.uint8))
+    size = 512 // encoding.group_size * encoding.group_bytes
+    data = np.full(size, 127 if encoding is Encoding.MXFP4 else 0, np.uint8)
+    tensor = Tensor((2, 256), encoding, data)
     assert normalise(tensor) is tensor
 
 
@@ -84,7 +87,9 @@ def test_rounded_values(kind):
 
 @pytest.mark.parametrize(("kind", "scale", "expected"), [
     ("Q8_K", 1e8, "F32"), ("Q8_K", 1e4, "Q8_0"), ("Q8_K", 1e-3, "F16"), ("Q8_K", 1e-9, "F32"),
-    ("MXFP4", 1e6, "F32"), ("MXFP4", 1e-9, "F32"),
+    ("MXFP4", 1e6, "F32"), ("MXFP4", 1, "MXFP4"), ("MXFP4", 1e-9, "F32"),
+    ("Q4_K", 1e5, "F32"), ("Q4_K", 1e-5, "Q4_K"), ("Q5_K", 1e5, "F32"), ("Q5_K", 1e-5, "Q5_K"),
+    ("Q6_K", 1e6, "F32"), ("Q6_K", 1e-4, "Q6_K"), ("IQ4_XS", 1e7, "F32"), ("IQ4_XS", 1e-4, "IQ4_XS"),
 ])  # fmt: skip
 def test_numbers_outside_float16(kind, scale, expected):
     """Scales that float16 cannot hold leave it to the values, and those to float32."""
@@ -93,6 +98,17 @@ def test_numbers_outside_float16(kind, scale, expected):
     assert normalised.encoding is Encoding(expected)
     atol = 0 if expected == "F32" else 127 * SMALL
     assert np.allclose(normalised.to_float32(), tensor.to_float32(), rtol=ROUNDING, atol=atol)
+
+
+def test_mxfp4_of_another_layout():
+    """Every code but the negative zero, with scales from the smallest that float16 has whole."""
+    codes = np.tile(np.delete(MXFP4_TABLE, 8), 64)[: 20 * 32].reshape(20, 1, 32)
+    scales = np.ldexp(np.float32(1), np.arange(-14, 6)).reshape(20, 1)
+    weight = QuantisedWeight(
+        (20, 32), "test", Encoding.MXFP4, 0, lambda rows: Groups(codes[rows], scales[rows])
+    )
+    assert normalise(weight).encoding is Encoding.MXFP4
+    assert np.array_equal(normalise(weight).to_float32(), weight.to_float32())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octavo.formats.groups import Groups
+from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
@@ -18,7 +20,8 @@ from octavo.runtime.program import View
 
 ISAS = native.available_isas()
 NO_KV = KVCacheSpec(1, 1, 16, "float32")
-ENCODINGS = [Encoding.F32, Encoding.F16, Encoding.BF16, Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_1]
+ENCODINGS = sorted(RUNS, key=lambda each: each.value)
+MINIMUMS = {Encoding.Q4_1, Encoding.Q5_1, Encoding.U8_1}
 VOCABULARY = 97
 
 
@@ -38,10 +41,15 @@ def random_tensor(rng: np.random.Generator, encoding: Encoding, n: int, k: int) 
             bits = rng.standard_normal((n, k), dtype=np.float32).view(np.uint32) >> 16
             data = bits.astype(np.uint16).reshape(-1).view(np.uint8)
         case _:
-            header = 4 if encoding is Encoding.Q4_1 else 2
-            groups = rng.integers(0, 256, (n * k // 32, encoding.group_bytes), dtype=np.uint8)
-            scales = rng.uniform(-0.1, 0.1, (len(groups), header // 2)).astype(np.float16)
-            groups[:, :header] = scales.view(np.uint8)
+            blocks = n * k // encoding.group_size
+            groups = rng.integers(0, 256, (blocks, encoding.group_bytes), dtype=np.uint8)
+            if encoding is Encoding.MXFP4:
+                groups[:, 0] = rng.integers(120, 128, blocks)
+            else:
+                halves = 2 if encoding in MINIMUMS | {Encoding.Q4_K, Encoding.Q5_K} else 1
+                scales = rng.uniform(-0.1, 0.1, (blocks, halves)).astype(np.float16).view(np.uint8)
+                start = 208 if encoding is Encoding.Q6_K else 0
+                groups[:, start : start + 2 * halves] = scales
             data = groups.reshape(-1)
     return Tensor((n, k), encoding, data)
 
@@ -52,6 +60,21 @@ def quantised(x: np.ndarray) -> np.ndarray:
     largest = np.abs(groups).max(axis=1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     return (np.rint(groups * inverse) * (largest / np.float32(127))).astype(np.float32).reshape(x.shape)
+
+
+def packed_values(tensor: Tensor) -> np.ndarray:
+    """The values that the kernels multiply by: those of `tensor`, its scales and minimums as float16."""
+    if tensor.encoding.group_size == 1:
+        return tensor.to_float32().astype(np.float64)
+
+    def half(numbers: np.ndarray) -> np.ndarray:
+        return numbers.astype(np.float16).astype(np.float32)
+
+    rounded = (
+        Groups(each.codes, half(each.scales), minimums=None if each.minimums is None else half(each.minimums))
+        for each in tensor.chunks()
+    )
+    return np.concatenate([each.values() for each in rounded]).astype(np.float64)
 
 
 class Harness:
@@ -103,9 +126,11 @@ def with_positions(harness: Harness, build):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
-    ("rows", "n", "k"), [(1, 16, 32), (3, 40, 64), (8, 33, 96), (29, 100, 160), (70, 17, 32)]
+    ("rows", "n", "k"), [(1, 16, 32), (3, 40, 64), (8, 33, 96), (29, 100, 160), (70, 17, 32), (11, 40, 512)]
 )
 def test_linear(isa: str, encoding: Encoding, rows: int, n: int, k: int) -> None:
+    if k % encoding.group_size:
+        k = 256
     rng = np.random.default_rng(rows)
     x = rng.standard_normal((rows, k), dtype=np.float32)
     harness = Harness(isa, x)
@@ -114,8 +139,33 @@ def test_linear(isa: str, encoding: Encoding, rows: int, n: int, k: int) -> None
     harness.weights["b"] = Tensor.from_array(bias)
     got = with_positions(harness, lambda ops, x: ops.linear(x, [("w", n)], ["b"]))
     seen = quantised(x) if encoding.group_size > 1 else x
-    expected = seen.astype(np.float64) @ weight.to_float32().astype(np.float64).T + bias
+    expected = seen.astype(np.float64) @ packed_values(weight).T + bias
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * k * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_embedding_is_exact(encoding: Encoding) -> None:
+    """Rows are decoded as NumPy does, bit for bit, whatever the kernels round."""
+    tensor = random_tensor(np.random.default_rng(4), encoding, 20, 512)
+    harness = Harness(ISAS[-1], tensor.to_float32())
+    harness.weights["embed"] = tensor
+    got = with_positions(harness, lambda ops, x: x)
+    np.testing.assert_array_equal(got, tensor.to_float32())
+
+
+@pytest.mark.parametrize("encoding", [each for each in ENCODINGS if each.group_size > 1])
+def test_tiers_agree(encoding: Encoding) -> None:
+    """Bit for bit: integer sums are exact, and the rest has one order. Portable code rounds products too."""
+    rng = np.random.default_rng(6)
+    x, weight = rng.standard_normal((13, 512), dtype=np.float32), random_tensor(rng, encoding, 70, 512)
+    results = []
+    for isa in ISAS:
+        harness = Harness(isa, x)
+        harness.weights["w"] = weight
+        results.append(with_positions(harness, lambda ops, x: ops.linear(x, [("w", 70)])))
+    np.testing.assert_allclose(results[0], results[-1], rtol=0, atol=1e-6 * np.abs(results[-1]).max())
+    for each in results[2:]:
+        np.testing.assert_array_equal(each, results[1])
 
 
 def test_linear_parts_of_different_encodings_and_residual(isa: str) -> None:

@@ -37,7 +37,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "gptq-8-zeros": (
         GPTQ,
         lambda: write.gptq(8, 64, symmetric=False),
-        "F16",
+        "U8_1",
         "GPTQ int8, groups of 64",
     ),
     "gptq-act-order": (
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "w8a8": (*compressed("int-quantized", **INT8), "Q8_0", "compressed-tensors int8, a scale a row"),
     "w8a8-zeros": (
         *compressed("int-quantized", **INT8, symmetric=False),
-        "F16",
+        "U8_1",
         "compressed-tensors int8, a scale a row",
     ),
     "w8-tensor": (
@@ -100,7 +100,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
         "F16",
         "FP8 E4M3, blocks of 64x128",
     ),
-    "ct-mxfp4": (*compressed("mxfp4-pack-quantized", **FLOAT4), "Q8_0", "MXFP4"),
+    "ct-mxfp4": (*compressed("mxfp4-pack-quantized", **FLOAT4), "MXFP4", "MXFP4"),
     "fp8-block": (
         {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"},
         lambda: write.float8("block"),
@@ -127,7 +127,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
         "NF4, groups of 128",
     ),
     "fp4": (BITSANDBYTES, lambda: write.bitsandbytes("fp4"), "F16", "FP4, groups of 64"),
-    "mxfp4": ({"quant_method": "mxfp4"}, lambda: write.mxfp4, "Q8_0", "MXFP4"),
+    "mxfp4": ({"quant_method": "mxfp4"}, lambda: write.mxfp4, "MXFP4", "MXFP4"),
 }
 
 SHAPE = (640, 512)  # three slices of rows, the last one shorter

@@ -69,8 +69,8 @@ def integer_weight(
     runs_as = Encoding.F16
     if size % 32 == 0 and zeros is None:
         runs_as = Encoding.Q8_0 if bits == 8 else Encoding.Q4_0
-    elif size % 32 == 0 and bits == 4:
-        runs_as = Encoding.Q4_1
+    elif size % 32 == 0:
+        runs_as = Encoding.U8_1 if bits == 8 else Encoding.Q4_1
     return QuantisedWeight(shape, form, runs_as, parts.stored_bytes, read)
 
 

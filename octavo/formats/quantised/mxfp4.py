@@ -43,7 +43,7 @@ def mxfp4_weight(parts: Parts, blocks_suffix: str, scales_suffix: str) -> Quanti
         codes = np.stack([own & 15, own >> 4], axis=-1).reshape(*own.shape[:2], 32)
         return Groups(MXFP4_TABLE[codes], half_power_of_two(exponents[rows]))
 
-    return QuantisedWeight(shape, "MXFP4", Encoding.Q8_0, parts.stored_bytes, read)
+    return QuantisedWeight(shape, "MXFP4", Encoding.MXFP4, parts.stored_bytes, read)
 
 
 def _check(settings: Fields) -> None:

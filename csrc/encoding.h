@@ -1,0 +1,52 @@
+// How a tensor's values are stored in a checkpoint; octavo/formats/tensor.py has the same names, and
+// block_quants.py, k_quants.py and codebook_quants.py say what the bytes mean.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace octavo {
+
+// Values of a quantised tensor that are taken apart at a time.
+constexpr int kGroup = 32;
+
+enum class Encoding {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    U8_1,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4
+};
+
+constexpr bool is_quantised(Encoding encoding) { return encoding > Encoding::BF16; }
+
+// What a 4-bit code of IQ4_NL and IQ4_XS stands for, and twice what one of MXFP4 does.
+constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kMXFP4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// value i = scales[i / 16] * (what codes[i] stands for) + minimum
+struct Group {
+    uint8_t codes[kGroup];  // as PackedWeight's forms store them
+    float scales[2];
+    float minimum;
+};
+
+size_t row_bytes(Encoding encoding, int64_t k);
+
+// Group `index` of a row of a quantised tensor.
+void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out);
+
+// One row of a tensor as floats: exactly what NumPy makes of it.
+void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out);
+
+}  // namespace octavo
