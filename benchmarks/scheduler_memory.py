@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool
 from octavo.engine.messages import AddRequest
 from octavo.engine.prefix_cache import PrefixCache
@@ -39,6 +40,7 @@ class Churn:
         self.scheduler = Scheduler(settings, pool, PrefixCache(pool))
         self.num_finished = 0
         self._random = random.Random(0)
+        self._hasher = BlockHasher()
         self._number = 0
 
     def step(self) -> None:
@@ -67,7 +69,7 @@ class Churn:
             str(self._number), prompt, params, [], float(self._number), user=f"user {self._number}"
         )
         sampling = SamplingState(params, prompt, [], [], VOCAB)
-        self.scheduler.add(Sequence(request, self._number, MAX_MODEL_LEN, sampling))
+        self.scheduler.add(Sequence(request, self._number, MAX_MODEL_LEN, sampling, self._hasher))
 
 
 def resident_bytes() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 
 from octavo.engine.block_pool import BlockPool
 from octavo.engine.fair_share import FairShare
@@ -281,20 +281,13 @@ class Scheduler:
         num_long = sum(each.is_long and _is_prompt(each) for each in running)
         if chunk.is_long and num_long >= self._settings.max_long_partial_prefills:
             return
-        missing = self._blocks.shortage(head)
-        is_full = len(running) >= self._max_running
-        victims: list[Sequence] = []
-        for sequence in reversed(running):
-            if not is_full and missing <= 0:
-                break
-            if not self._policy.yields(sequence, head):
-                return
-            victims.append(sequence)
-            missing -= self._blocks.exclusive(sequence)
-            is_full = False
-        if is_full or missing > 0:
+        yielding = list(takewhile(lambda each: self._policy.yields(each, head), reversed(running)))
+        count = self._blocks.num_releases(head, yielding)
+        if count is None:
             return
-        for sequence in victims:
+        if len(running) >= self._max_running:
+            count = max(count, 1)
+        for sequence in yielding[:count]:
             self._preempt(sequence, step)
 
     def _grow(self, sequence: Sequence, num_tokens: int, step: Step) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from octavo.engine.block_pool import BlockPool, blocks_for
@@ -72,13 +74,23 @@ class SequenceBlocks:
         """Tokens that a sequence would not have to compute if it were admitted now."""
         return self._usable(sequence)[0].num_tokens
 
-    def shortage(self, sequence: Sequence) -> int:
-        """Blocks that must become free before a sequence can be admitted; 0 or less when it can."""
-        return -self._usable(sequence)[1]
+    def num_releases(self, sequence: Sequence, holders: Iterable[Sequence]) -> int | None:
+        """How many of `holders`, in order, must give back their blocks before a sequence can be admitted.
 
-    def exclusive(self, sequence: Sequence) -> int:
-        """Blocks that would become free if a sequence gave back its own."""
-        return sum(self._pool.ref_counts[block] == 1 for block in sequence.held_blocks)
+        None if all of them are not enough. Blocks that several of them share are free when the last has
+        given them back; those that the sequence finds in the cache make no room for it.
+        """
+        cached, spare = self._usable(sequence)
+        kept, counts = set(cached.blocks), self._pool.ref_counts
+        given: Counter[int] = Counter()
+        count = 0
+        for holder in holders:
+            if spare >= 0:
+                break
+            given.update(holder.held_blocks)
+            spare += sum(given[block] == counts[block] for block in holder.held_blocks if block not in kept)
+            count += 1
+        return count if spare >= 0 else None
 
     def ever_fits(self, sequence: Sequence) -> bool:
         """Whether all blocks together are enough for its tokens."""

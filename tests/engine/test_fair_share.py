@@ -91,6 +91,52 @@ def test_being_away_earns_no_credit():
     assert 160 <= backlog.service["busy"] - before <= 240
 
 
+class Counters:
+    """Counters without a scheduler: sequences come, and run with as many tokens as the test says."""
+
+    def __init__(self) -> None:
+        self.policy = FairShare()
+        self._number = 0
+
+    def arrive(self, user: str) -> Sequence:
+        self._number += 1
+        sequence = make_sequence(self._number, [1], user=user)
+        self.policy.arrive(sequence)
+        return sequence
+
+    def run(self, user: str, num_tokens: int) -> None:
+        self.policy.admit(self.arrive(user), num_tokens)
+
+
+def test_a_new_user_begins_where_those_who_wait_are():
+    counters = Counters()
+    counters.run("little", 0)
+    counters.run("much", 1000)
+    counters.arrive("much")
+    counters.arrive("new")
+    assert counters.policy.served("new") == counters.policy.served("much") == 1000
+
+
+def test_a_user_who_had_more_than_those_who_wait_keeps_the_counter():
+    counters = Counters()
+    counters.run("little", 0)
+    counters.run("much", 1000)
+    counters.arrive("new")
+    counters.arrive("much")
+    assert counters.policy.served("much") == 1000
+    assert counters.policy.served("new") == 500  # Half of all that two users had.
+
+
+def test_having_one_that_runs_earns_no_credit_either():
+    counters = Counters()
+    counters.run("little", 0)
+    for _ in range(5):
+        counters.run("much", 1000)
+    counters.arrive("much")
+    counters.arrive("little")
+    assert counters.policy.served("little") == 5000
+
+
 def test_priority_and_arrival_order_a_users_own():
     rig = fair_rig(max_num_seqs=1)
     rig.add(make_sequence(0, [1], 1, user="a", priority=5))
@@ -111,6 +157,18 @@ def test_memory_is_taken_from_the_user_who_was_served_most():
     assert preempted
     assert light not in preempted
     assert heavy[0] not in preempted[:1]
+
+
+def test_nothing_is_admitted_in_a_step_that_preempts_for_want_of_blocks():
+    """Else what was just taken would be handed on at once, and taken again in the next step."""
+    rig = fair_rig(num_blocks=8, budget=256)
+    grows, goes = make_sequence(0, [1] * 48, 20, user="a"), make_sequence(1, [2] * 80, 20, user="b")
+    rig.add(grows, goes)
+    rig.step()
+    rig.add(waits := make_sequence(2, [3] * 20, 20, user="c", arrival_time=1.0))
+    step = rig.step()
+    assert (step.preempted, step.sequences) == ([goes], [grows])
+    assert waits in rig.step().sequences
 
 
 def test_a_place_is_given_up_only_when_it_is_paid_for():

@@ -15,8 +15,8 @@ from octavo.engine.scheduler import SchedulerSettings
 from octavo.engine.sequence import Status
 
 
-def priority_rig(num_blocks: int = 16, **rest) -> Rig:
-    return Rig(settings_of(policy="priority", **rest), num_blocks, caching=False)
+def priority_rig(num_blocks: int = 16, *, caching: bool = False, **rest) -> Rig:
+    return Rig(settings_of(policy="priority", **rest), num_blocks, caching=caching)
 
 
 # "fcfs" means first come first served, i.e. requests are handled in order of arrival.
@@ -131,6 +131,64 @@ def test_nobody_goes_for_an_arrival_that_could_not_run_even_so():
     step = rig.step()
     assert not step.preempted
     assert step.sequences == [peer, casual]
+
+
+def test_nobody_goes_for_an_arrival_that_is_larger_than_the_pool():
+    rig = priority_rig(num_blocks=4)
+    rig.add(casual := make_sequence(0, [1] * 30, 9, priority=5))
+    rig.step()
+    rig.add(huge := make_sequence(1, [3] * 100, arrival_time=1.0))
+    step = rig.scheduler.schedule()
+    assert not step.preempted
+    assert step.outgrown == [huge]
+    assert step.sequences == [casual]
+
+
+def test_what_an_arrival_shares_with_those_that_go_makes_no_room_for_it():
+    """Of the six blocks of the one that runs four are its own beginning: it could not run even so."""
+    rig = priority_rig(num_blocks=8, caching=True)
+    peer, casual = make_sequence(0, [1] * 16, 9), make_sequence(1, [2] * 79, 9, priority=5)
+    rig.add(peer, casual)
+    rig.step()
+    rig.step()
+    rig.add(urgent := make_sequence(2, [2] * 64 + [3] * 50, arrival_time=1.0))
+    assert not rig.step().preempted
+    assert urgent.status is Status.WAITING
+
+
+def test_those_that_share_their_blocks_go_together_for_an_arrival():
+    rig = priority_rig(num_blocks=8, caching=True, budget=128)
+    rig.add(first := make_sequence(0, [2] * 90, 9, priority=5))
+    rig.step()
+    rig.add(second := make_sequence(1, [2] * 90, 9, priority=5, arrival_time=1.0))
+    rig.step()
+    rig.add(urgent := make_sequence(2, [3] * 100, arrival_time=2.0))
+    step = rig.step()
+    assert step.preempted == [second, first]
+    assert step.sequences == [urgent]
+
+
+def test_nobody_goes_for_a_long_prompt_while_another_is_computed():
+    rig = priority_rig(num_blocks=9, budget=20, long_prefill_token_threshold=15)
+    long = make_sequence(0, [1] * 90, 9)
+    rig.add(long, casual := make_sequence(1, [2] * 5, 90, priority=5))
+    rig.step()
+    rig.step()
+    rig.add(make_sequence(2, [3] * 40, arrival_time=1.0))
+    step = rig.step()
+    assert not step.preempted
+    assert set(step.sequences) == {long, casual}
+
+
+def test_an_urgent_arrival_takes_a_place_where_a_step_has_tokens_for_few():
+    rig = priority_rig(max_num_seqs=8, budget=3)
+    casual = [make_sequence(number, [number], 30, priority=5) for number in range(3)]
+    rig.add(*casual)
+    rig.step()
+    rig.add(urgent := make_sequence(3, [3], arrival_time=1.0))
+    step = rig.step()
+    assert step.preempted == casual[2:]
+    assert urgent in step.sequences
 
 
 def test_equals_do_not_displace_each_other():

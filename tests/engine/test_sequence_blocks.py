@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
             assert any(each.order < sequence.order and each.has_pending_blocks for each in self.rig.running)
         if waits and data.draw(st.booleans()):
             return
-        fits = self.rig.blocks.shortage(sequence) <= 0
+        fits = self.rig.blocks.num_releases(sequence, []) == 0
         expected = self.rig.blocks.num_cached(sequence)
         assert self.rig.admit(sequence) is fits
         if fits:
@@ -193,10 +193,22 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def preempt(self, data: st.DataObject) -> None:
         sequence = data.draw(st.sampled_from(self.rig.running))
-        exclusive, free = self.rig.blocks.exclusive(sequence), self.rig.pool.num_free
         self.rig.leave(sequence, Status.WAITING)
-        assert self.rig.pool.num_free == free + exclusive
         self.waiting.append(sequence)
+
+    @precondition(lambda self: self.waiting and self.rig.running)
+    @rule(data=st.data())
+    def preempt_for(self, data: st.DataObject) -> None:
+        """As many as are needed give way, and not one more."""
+        head = data.draw(st.sampled_from(self.waiting))
+        holders = data.draw(st.permutations(self.rig.running))
+        count = self.rig.blocks.num_releases(head, holders)
+        assert count is not None
+        for victim in holders[:count]:
+            assert self.rig.blocks.num_releases(head, []) is None
+            self.rig.leave(victim, Status.WAITING)
+            self.waiting.append(victim)
+        assert self.rig.blocks.num_releases(head, []) == 0
 
     @rule()
     def reset(self) -> None:

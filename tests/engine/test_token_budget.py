@@ -90,6 +90,20 @@ def test_a_target_that_decoding_alone_misses_still_lets_prompts_through():
     assert len(first) > 50
 
 
+def test_where_the_target_leaves_no_time_for_a_token_one_goes_on_all_the_same():
+    rig = rig_of(num_decodes=1, itl=0.001)
+    rig.add(first := prompt(rig, 100, 20))
+    assert [rig.step().num_new_tokens for _ in range(5)] == [[1, 1]] * 5
+    assert first.num_computed_tokens == 5
+
+
+def test_where_decoding_alone_misses_the_target_prompts_have_a_tenth_of_its_time():
+    rig = rig_of(num_decodes=40, itl=0.001)  # 44 ms a step and more: 4 of them are time for 4 tokens.
+    rig.add(prompt(rig, 100, 100))
+    taken = [rig.step().num_new_tokens[-1] for _ in range(10)]
+    assert set(taken[1:]) <= {4, 5}
+
+
 def test_no_more_run_than_can_decode_within_the_target():
     rig = rig_of(num_decodes=2, itl=0.0201, warm_up=40)
     rig.add(*(make_sequence(i, [i] * 4, 4000, max_model_len=LENGTH) for i in range(50, 80)))
