@@ -147,7 +147,7 @@ def _help(field: dataclasses.Field[Any], flag: Flag) -> str:
         notes.append(f"at least {flag.low:g}")
     default = field.default
     if flag.unit == "bytes" and isinstance(default, int):
-        default = f"{default >> 20}MiB"
+        default = f"{default >> 20}MiB" if default >= 1 << 20 else f"{default >> 10}KiB"
     if isinstance(default, tuple):
         default = " ".join(default)
     if isinstance(default, bool):

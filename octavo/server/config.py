@@ -67,7 +67,6 @@ class ServerConfig:
         "goes first. 0 keeps none.",
         "Limits",
         low=0,
-        high=1_000_000,
     )
     max_waiting: int | None = setting(
         None,

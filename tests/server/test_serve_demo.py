@@ -102,12 +102,19 @@ def test_bad_requests_are_refused_and_forgotten(command: Command) -> None:
 
 
 def test_an_open_stream_is_finished_before_the_end(demo_model: Path) -> None:
-    with serve(demo_model) as command:
+    with serve(demo_model, "--shutdown-timeout", "120") as command:
         stream = command.openai.completions.create(
-            model="demo", prompt="One, two,", max_tokens=100, stream=True, extra_body={"ignore_eos": True}
+            model="demo", prompt="One, two,", max_tokens=300, stream=True, extra_body={"ignore_eos": True}
         )
         next(stream)
         command.process.send_signal(signal.SIGTERM)
+        # Probes are told as soon as the signal is taken, and the server listens on for that.
+        deadline = time.monotonic() + 10
+        while (status := command.http.get("/health").status_code) == 200:
+            assert time.monotonic() < deadline
+        assert status == 503
+        with pytest.raises(openai.InternalServerError, match="shutting down"):
+            chat(command)
         rest = list(stream)
         assert rest[-1].choices[0].finish_reason == "length"
         assert command.process.wait(30) == 0
