@@ -122,14 +122,16 @@ def make_plan(config: PlanConfig, progress: Callable[[str], object] = lambda _: 
 
 def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan:
     from octavo.observe.plan.machine_cost import measure
+    from octavo.observe.plan.serving_cost import measure_serving
 
     shape = shape_of(_model_path(config.model))
     max_model_len = _max_model_len(config, shape.max_position)
     engine = EngineConfig(model=config.model, max_model_len=max_model_len, max_num_seqs=config.max_num_seqs)
     budgets = _budgets(config, MACHINE_MAX_BATCHED_TOKENS)
     engine = dataclasses.replace(engine, max_num_batched_tokens=budgets[0])
-    cost = measure(engine, progress)
-    ready = cost.ready
+    measured = measure(engine, progress)
+    ready = measured.ready
+    cost = measure_serving(engine, measured, progress)
     memory = MemoryPlan(
         total_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         weight_bytes=ready.weight_bytes,
@@ -140,7 +142,7 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
         tokens_per_request=config.tokens_per_request,
     )
     max_tokens, service = _service(config, cost, budgets, ready.num_blocks, progress)
-    machine = f"this one: {len(os.sched_getaffinity(0))} CPUs, {ready.isa}; a few steps were timed"
+    machine = f"this one: {len(os.sched_getaffinity(0))} CPUs, {ready.isa}; steps and streams were timed"
     flags = [f"--model {config.model}"] if config.model else []
     flags += _flags(max_model_len, service, config.max_num_seqs, max_tokens)
     return _plan(config, config.model or "the demo model", machine, 1, memory, service, flags, [])
@@ -232,7 +234,7 @@ def _service(
 
 def _flags(max_model_len: int, service: Service | None, max_num_seqs: int, max_tokens: int) -> list[str]:
     if service is not None:
-        max_num_seqs = min(max_num_seqs, 8 * math.ceil(1.25 * service.concurrency / 8))
+        max_num_seqs = service.max_num_seqs
     return [
         f"--max-model-len {max_model_len}",
         f"--max-num-seqs {max_num_seqs}",

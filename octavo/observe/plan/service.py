@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -33,7 +34,10 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica's capacity, and the load shared out over `replicas`; None of them when none would do."""
+    """One replica's capacity, and the load shared out over `replicas`; None of them when none would do.
+
+    `max_num_seqs` is enough for what comes at a time and a quarter more; the capacity is what it allows.
+    """
 
     capacity_rps: float
     capacity_output_tokens: float
@@ -41,6 +45,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None
     loaded: Latency | None
     concurrency: int
+    max_num_seqs: int
     preemptions: int
 
 
@@ -62,8 +67,7 @@ def plan_service(
     lengths = (load.input_tokens, load.output_tokens)
     unloaded = latency(simulation.run(Load(1e-6, *lengths, 3)))
     progress("simulating a full replica")
-    room = num_blocks * 16 // sum(lengths)
-    full = simulation.run(Load(None, *lengths, max(32, min(400, 3 * min(room, settings.max_num_seqs)))))
+    full = _full_replica(cost, settings, num_blocks, lengths)
     capacity = full.requests_per_second
     replicas = max(1, math.ceil(load.rate / (SHARE_OF_CAPACITY * capacity)))
     found: tuple[int, Outcome] | None = None
@@ -77,15 +81,31 @@ def plan_service(
                 found = replicas, outcome
                 break
             replicas = max(replicas + 1, round(replicas * 1.25))
+    concurrency = found[1].most_running if found else full.most_running
+    most = min(settings.max_num_seqs, 8 * math.ceil(1.25 * concurrency / 8))
+    if most < settings.max_num_seqs:
+        progress(f"simulating a full replica with {most} sequences")
+        fewer = replace(settings, max_num_seqs=most)
+        capacity = _full_replica(cost, fewer, num_blocks, lengths).requests_per_second
     return Service(
         capacity_rps=capacity,
         capacity_output_tokens=capacity * load.output_tokens,
         unloaded=unloaded,
         replicas=found[0] if found else None,
         loaded=latency(found[1]) if found else None,
-        concurrency=found[1].most_running if found else full.most_running,
+        concurrency=concurrency,
+        max_num_seqs=most,
         preemptions=found[1].num_preemptions if found else full.num_preemptions,
     )
+
+
+def _full_replica(
+    cost: StepCost, settings: SchedulerSettings, num_blocks: int, lengths: tuple[int, int]
+) -> Outcome:
+    """Some times as many requests as it can run, all at once."""
+    room = num_blocks * 16 // sum(lengths)
+    count = max(32, min(400, 3 * min(room, settings.max_num_seqs)))
+    return Simulation(cost, settings, num_blocks).run(Load(None, *lengths, count))
 
 
 def latency(outcome: Outcome) -> Latency:

@@ -1,0 +1,135 @@
+"""What serving adds to the steps of the bare engine: messages between processes, text, HTTP, the clients.
+
+A server is started on this machine and a few streams are read from it. What they take longer than the steps
+that the engine has to run for them is put down as seconds for each step and each of its sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from octavo.bench.dataset.choose import make_conversations
+from octavo.bench.load.config import LoadConfig
+from octavo.bench.load.openai_api import OpenAIServer
+from octavo.bench.load.run import run_load, wait_until_ready
+from octavo.config import EngineConfig
+from octavo.engine.block_pool import blocks_for
+from octavo.model.load import resolve_model
+from octavo.observe.plan.step_cost import StepCost, StepWork
+from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+_BATCHES = (1, 8)
+_PROMPT = 32
+_OUTPUT = 32
+_ROUNDS = 2
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ServedCost:
+    """The engine's steps, each longer by `per_step` and by `per_sequence` for each sequence that decodes."""
+
+    engine: StepCost
+    per_step: float
+    per_sequence: float
+
+    def seconds(self, work: StepWork) -> float:
+        """How long a step with that work takes in a server."""
+        return self.engine.seconds(work) + self.per_step + self.per_sequence * work.num_decodes
+
+
+def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[str], object]) -> ServedCost:
+    """Start a server, read streams from it, stop it; seconds for a small model.
+
+    Raises ValueError when the server does not start, or answers with errors.
+    """
+    prompt = min(_PROMPT, (config.max_model_len or _PROMPT * 2) // 2)
+    output = min(_OUTPUT, (config.max_model_len or _PROMPT + _OUTPUT) - prompt)
+    batches = [min(batch, config.max_num_seqs) for batch in _BATCHES]
+    progress("starting a server")
+    tokenizer = load_tokenizer(resolve_model(config.model), config.tokenizer)
+    with _server(config, max(batches) * blocks_for(prompt + output + 1)) as url:
+        added = []
+        for batch in batches:
+            progress(f"reading {batch} streams")
+            expected = _expected_gap(engine, batch, prompt, output)
+            added.append(_gap(url, tokenizer, batch, prompt, output) - expected)
+    return ServedCost(engine, *share_out(batches, added))
+
+
+def share_out(batches: list[int], added: list[float]) -> tuple[float, float]:
+    """The line through what two batches take longer, neither part of it negative."""
+    (small, large), (first, second) = batches, added
+    if large == small:
+        return max(0.0, first), 0.0
+    per_sequence = min(max(0.0, (second - first) / (large - small)), max(0.0, second / large))
+    return max(0.0, first - small * per_sequence), per_sequence
+
+
+def _expected_gap(engine: StepCost, batch: int, prompt: int, output: int) -> float:
+    """The mean time of a step in which `batch` sequences decode, over their lengths."""
+    lengths = range(prompt + 1, prompt + output)
+    return statistics.fmean(
+        engine.seconds(StepWork(batch, batch * length, batch * length, batch, batch * length))
+        for length in lengths
+    )
+
+
+def _gap(url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -> float:
+    """The time between tokens that `batch` clients see, the median of all requests of some rounds."""
+    config = LoadConfig(
+        base_url=url,
+        num_prompts=batch * (_ROUNDS + 1),
+        input_len=prompt,
+        output_len=output,
+        ignore_eos=True,
+        ready_check_timeout_sec=_START_SECONDS,
+        seed=batch,
+    )
+    conversations = make_conversations(config, tokenizer)
+    server = OpenAIServer(config, None, tokenizer)
+
+    async def read() -> list[float]:
+        await wait_until_ready(server, conversations[0], _START_SECONDS)
+        found = []
+        for number in range(1, _ROUNDS + 1):
+            several = conversations[number * batch : (number + 1) * batch]
+            outcomes = (await run_load(server, several, config, lambda _: None)).outcomes
+            if failed := [outcome.error for outcome in outcomes if not outcome.ok]:
+                raise ValueError(f"a server of this model does not answer: {failed[0]}")
+            found += [outcome.tpot for outcome in outcomes]
+        return found
+
+    return statistics.median(asyncio.run(read()))
+
+
+@contextmanager
+def _server(config: EngineConfig, num_blocks: int) -> Iterator[str]:
+    """The address of `octavo serve`, which ends with the block."""
+    command = [
+        *(sys.executable, "-m", "octavo", "serve", str(resolve_model(config.model))),
+        *("--host", "127.0.0.1", "--port", "0", "--num-gpu-blocks-override", str(max(2, num_blocks))),
+        *("--max-num-seqs", str(config.max_num_seqs), "--max-model-len", str(num_blocks * config.block_size)),
+        *("--max-num-batched-tokens", str(config.max_num_batched_tokens), "--disable-log-requests"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"at (http://\S+)/v1", line):
+                yield found[1]
+                return
+        raise ValueError(f"a server of this model does not start: {''.join(lines[-1:]).strip()}")
+    finally:
+        process.terminate()
+        process.stderr.close()
+        process.wait()
