@@ -20,7 +20,7 @@ from octavo.server.disconnect import while_connected
 from octavo.server.errors import APIError, anthropic_error
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.openapi import described_by
-from octavo.server.protocol import ChatCompletionRequest, Message
+from octavo.server.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
 
@@ -57,6 +57,7 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value and value not in ({"type": "none"}, {"type": "disabled"}):
                 raise APIError(400, f"{name}: {what} is not supported", name)
+        check_count("messages", self.messages)
         for index, message in enumerate(self.messages):
             if message.role not in ("user", "assistant"):
                 path = f"messages[{index}].role"

@@ -49,7 +49,12 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
     max_tokens = limited(serving, max_tokens)
     default_max_tokens = min(DEFAULT_MAX_TOKENS, defaults.get("max_tokens", DEFAULT_MAX_TOKENS))
     params = _params(body, defaults, default_max_tokens if max_tokens is None else max_tokens)
-    prompts = await completion_prompts(serving, body.prompt, body.add_special_tokens is not False)
+    prompts = await completion_prompts(
+        serving,
+        body.prompt,
+        body.add_special_tokens is not False,
+        truncated=body.truncate_prompt_tokens is not None,
+    )
     check_choices(len(prompts), params.num_sequences)
     limits = fit(
         prompts,

@@ -21,7 +21,7 @@ from octavo.server.errors import APIError, error_body
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.ollama_models import timestamp
 from octavo.server.openapi import described_by
-from octavo.server.protocol import ChatCompletionRequest, Message
+from octavo.server.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
 
@@ -123,6 +123,7 @@ async def chat(request: Request) -> Response:
     """Answer a conversation, as Ollama does."""
     serving = serving_of(request)
     body = await read_body(request, OllamaChat, serving.config.max_request_bytes)
+    check_count("messages", body.messages)
     messages = []
     for index, message in enumerate(body.messages):
         if message.images or message.tool_calls:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 MAX_PROMPTS = 1024
 MAX_CHOICES = 4096
+MAX_TEXT_CHARS = 1 << 23
+"""Longest text; beyond what the models take that have the longest prompts."""
+MAX_PROMPT_TOKENS = 1 << 21
 INLINE_CHARS = 1 << 14
 """Longer texts are tokenised on a thread: the streams of other requests must not wait for them."""
 
@@ -26,14 +29,27 @@ class Prompt:
     text: str | None
 
 
-async def encode(serving: Serving, texts: list[str], add_special_tokens: bool, param: str) -> list[list[int]]:
-    """The token ids of each text; raises APIError, about `param`, when the tokenizer refuses one."""
+async def encode(
+    serving: Serving, texts: list[str], add_special_tokens: bool, param: str, most: int | None = None
+) -> list[list[int]]:
+    """The token ids of each text.
+
+    Raises APIError, about `param`, when a text is too long, has more than `most` tokens, or the tokenizer
+    refuses it.
+    """
     tokenizer = serving.engine.tokenizer
+    longest = max(map(len, texts))
+    if longest > MAX_TEXT_CHARS:
+        raise APIError(400, f"{param} takes at most {MAX_TEXT_CHARS} characters, got {longest}", param)
 
     def run() -> list[list[int]]:
-        if len(texts) == 1:
-            return [tokenizer.encode(texts[0], add_special_tokens=add_special_tokens)]
-        return tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+        # Token ids take many times a text's memory: what is too long is refused before the rest is read.
+        found: list[list[int]] = []
+        for batch in _batches(texts):
+            found += tokenizer.encode_batch(batch, add_special_tokens=add_special_tokens)
+            if most is not None and (length := max(map(len, found))) >= most:
+                raise too_long(param, length, most)
+        return found
 
     with bad_input((param,)):
         if sum(map(len, texts)) <= INLINE_CHARS:
@@ -41,21 +57,51 @@ async def encode(serving: Serving, texts: list[str], add_special_tokens: bool, p
         return await asyncio.to_thread(run)
 
 
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in turn, as many at a time as have MAX_TEXT_CHARS characters together."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and size + len(text) > MAX_TEXT_CHARS:
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    yield batch
+
+
+def too_long(param: str, length: int, max_model_len: int) -> APIError:
+    """The error for a prompt that leaves no room for a token."""
+    return APIError(
+        400,
+        f"{param} has {length} tokens; this model takes at most {max_model_len} with the completion",
+        param,
+    )
+
+
 async def completion_prompts(
-    serving: Serving, prompt: str | list[str | int | list[int]], add_special_tokens: bool
+    serving: Serving, prompt: str | list[str | int | list[int]], add_special_tokens: bool, *, truncated: bool
 ) -> list[Prompt]:
-    """The prompts of a completion request: one text or list of token ids, or several of either."""
+    """The prompts of a completion request: one text or list of token ids, or several of either.
+
+    `truncated` says that they may be longer than the model takes.
+    """
     if isinstance(prompt, str):
         prompt = [prompt]
     if not prompt:
         raise APIError(400, "prompt must not be empty", "prompt")
     if isinstance(prompt[0], int):
+        if len(prompt) > MAX_PROMPT_TOKENS:
+            raise APIError(
+                400, f"prompt takes at most {MAX_PROMPT_TOKENS} tokens, got {len(prompt)}", "prompt"
+            )
         prompt = [_of_type(prompt, int, "token ids")]
     if len(prompt) > MAX_PROMPTS:
         raise APIError(400, f"prompt takes at most {MAX_PROMPTS} prompts, got {len(prompt)}", "prompt")
     if isinstance(prompt[0], str):
         texts = _of_type(prompt, str, "texts")
-        ids = await encode(serving, texts, add_special_tokens, "prompt")
+        most = None if truncated else serving.engine.max_model_len
+        ids = await encode(serving, texts, add_special_tokens, "prompt", most)
         return [Prompt(token_ids, text) for token_ids, text in zip(ids, texts, strict=True)]
     prompts = [Prompt(token_ids, None) for token_ids in _of_type(prompt, list, "lists of token ids")]
     for item in prompts:
@@ -90,11 +136,7 @@ def fit(
         if length == 0:
             raise APIError(400, f"{param} has no tokens", param)
         if room < 1:
-            raise APIError(
-                400,
-                f"{param} has {length} tokens; this model takes at most {max_model_len} with the completion",
-                param,
-            )
+            raise too_long(param, length, max_model_len)
         if max_tokens is not None and max_tokens > room:
             raise APIError(
                 400,

@@ -6,7 +6,7 @@ OpenAI-compatible server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,8 @@ from octavo.server.errors import APIError, bad_input
 MAX_ID_CHARS = 256
 MAX_PRIORITY = 2**31 - 1
 MAX_TIMEOUT = 7 * 24 * 3600.0
+MAX_USER_CHARS = 1024
+MAX_MESSAGES = 1 << 16
 MAX_STOP_TOKEN_IDS = 1024
 """Each token that is generated is looked for among them."""
 MAX_ALLOWED_TOKEN_IDS = 1 << 20
@@ -72,6 +74,12 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
+
+
+def check_count(name: str, messages: Sequence[Any]) -> None:
+    """Raise APIError for more messages than a request may have."""
+    if len(messages) > MAX_MESSAGES:
+        raise APIError(400, f"{name} takes at most {MAX_MESSAGES} messages, got {len(messages)}", name)
 
 
 class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -181,6 +189,10 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
             if text is not None and not 1 <= len(text) <= MAX_ID_CHARS:
                 raise APIError(400, f"{name} must have 1 to {MAX_ID_CHARS} characters, got {len(text)}", name)
+        if self.user is not None and len(self.user) > MAX_USER_CHARS:
+            raise APIError(
+                400, f"user takes at most {MAX_USER_CHARS} characters, got {len(self.user)}", "user"
+            )
         for name, token_ids, most in (
             ("stop_token_ids", self.stop_token_ids, MAX_STOP_TOKEN_IDS),
             ("allowed_token_ids", self.allowed_token_ids, MAX_ALLOWED_TOKEN_IDS),
@@ -284,6 +296,7 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
     def check(self) -> None:
         """Raise APIError for what the types allow but the server does not."""
         super().check()
+        check_count("messages", self.messages)
         if not self.messages:
             raise APIError(400, "messages must hold at least one message", "messages")
         if self.top_logprobs and not self.logprobs:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.live_server import MODEL, LiveServer, live_server
 
-from octavo.server import logprob_limit
+from octavo.server import logprob_limit, prompts
 from octavo.server.config import ServerConfig
 
 HI = [{"role": "user", "content": "hi"}]
@@ -27,14 +27,58 @@ SLOW_TEMPLATE = (
         ({"logprobs": -1}, "logprobs"),
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
         ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"user": "x" * 1025}, "user"),
+        ({"prompt": "x" * ((1 << 23) + 1)}, "prompt"),
+        ({"prompt": [1] * ((1 << 21) + 1)}, "prompt"),
         ({"stop_token_ids": [1] * 1025}, "stop_token_ids"),
         ({"allowed_token_ids": [1] * ((1 << 20) + 1)}, "allowed_token_ids"),
     ],
 )
 def test_lists_and_counts(server: LiveServer, body: dict[str, Any], param: str) -> None:
-    response = server.post("/v1/completions", prompt="x", **body)
+    response = server.post("/v1/completions", **{"prompt": "x", **body})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+def test_what_is_too_long_is_refused_before_the_rest_is_read(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "MAX_TEXT_CHARS", 1000)
+    read: list[str] = []
+    tokenizer = server.engine.tokenizer
+    encode_batch = tokenizer.encode_batch
+
+    def counted(texts: list[str], add_special_tokens: bool = True) -> list[list[int]]:
+        read.extend(texts)
+        return encode_batch(texts, add_special_tokens)
+
+    monkeypatch.setattr(tokenizer, "encode_batch", counted)
+    response = server.post("/v1/completions", prompt=["x" * 600, *["y" * 600] * 9])
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith(
+        "prompt has 600 tokens; this model takes at most 256"
+    )
+    assert len(read) == 1
+    # Truncated they are all read, in turn.
+    read.clear()
+    body = {"prompt": ["x" * 600, *["y" * 600] * 3], "truncate_prompt_tokens": 5, "max_tokens": 1}
+    assert server.post("/v1/completions", **body).json()["usage"]["prompt_tokens"] == 20
+    assert len(read) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/v1/chat/completions", {"messages": HI * 65_537}, "messages"),
+        ("/v1/responses", {"input": HI * 65_537}, "input"),
+        ("/v1/messages", {"model": MODEL, "max_tokens": 1, "messages": HI * 65_537}, "messages"),
+        ("/api/chat", {"model": MODEL, "messages": HI * 65_537}, "messages"),
+    ],
+)
+def test_messages(server: LiveServer, path: str, body: dict[str, Any], name: str) -> None:
+    response = server.post(path, **body)
+    assert response.status_code == 400
+    assert f"{name} takes at most 65536 messages" in response.text
 
 
 def test_the_top_logprobs_of_a_chat(server: LiveServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo.server.errors import APIError
-from octavo.server.protocol import Message
+from octavo.server.protocol import Message, check_count
 
 ROLES = ("user", "assistant", "system", "developer")
 _TEXT_PARTS = ("input_text", "output_text", "text")
@@ -17,6 +17,7 @@ def messages_of(given: str | list[dict[str, Any]]) -> list[Message]:
         return [Message("user", given)]
     if not given:
         raise APIError(400, "input must not be empty", "input")
+    check_count("input", given)
     return [_message(f"input[{index}]", item) for index, item in enumerate(given)]
 
 
