@@ -48,6 +48,7 @@ _SERVER_ONLY = (
     "disable_log_requests",
     "enable_log_requests",
     "max_log_len",
+    "otlp_traces_endpoint",
 )
 _SECONDS_BETWEEN_LINES = 10.0
 

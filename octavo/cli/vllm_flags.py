@@ -17,7 +17,7 @@ def add_vllm_flags(parser: argparse.ArgumentParser) -> None:
     for name in NAMES:
         options: dict[str, Any] = {"type": _value}
         if ONLY_AT.get(name, ((),))[0] == (False,) or name.startswith(
-            ("disable_", "enable_", "enforce_", "use_")
+            ("disable_", "enable_", "enforce_", "exclude_", "use_")
         ):
             options = {"action": argparse.BooleanOptionalAction}
         parser.add_argument(

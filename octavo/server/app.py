@@ -39,7 +39,7 @@ from octavo.server.header_limit import HeaderLimitMiddleware
 from octavo.server.middleware import add_middleware
 from octavo.server.openapi import describe
 from octavo.server.request_id_header import RequestIdMiddleware
-from octavo.server.responses_api import routes
+from octavo.server.responses_api import routes as responses_api
 from octavo.server.responses_api.store import ResponseStore
 from octavo.server.serving import Serving, now
 
@@ -90,7 +90,7 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
     for group in (
         completions,
         chat,
-        routes,
+        responses_api,
         invocations,
         anthropic,
         ollama,

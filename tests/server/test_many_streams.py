@@ -1,6 +1,6 @@
 """Many streams at once on the demo model: none is dropped, and those that leave hold no block.
 
-The suite opens 24 of them; `OCTAVO_STREAMS=200 pytest tests/server/test_many_streams.py` opens 200.
+The suite opens 16 of them; `OCTAVO_STREAMS=200 pytest tests/server/test_many_streams.py` opens 200.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.serve_command import Command, serve
 
 pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
 
-NUM_STREAMS = int(os.environ.get("OCTAVO_STREAMS", "24"))
+NUM_STREAMS = int(os.environ.get("OCTAVO_STREAMS", "16"))
 MAX_TOKENS = 32
 SECONDS = 300.0
 

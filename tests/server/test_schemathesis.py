@@ -21,7 +21,7 @@ from octavo.server.config import ServerConfig
 
 schemathesis = pytest.importorskip("schemathesis")
 
-NUM_EXAMPLES = int(os.environ.get("OCTAVO_FUZZ_EXAMPLES", "200"))
+NUM_EXAMPLES = int(os.environ.get("OCTAVO_FUZZ_EXAMPLES", "150"))
 REQUIRED = ("prompt", "messages", "input", "tokens", "max_tokens")
 SEED = random.randrange(2**32) if "OCTAVO_FUZZ_EXAMPLES" in os.environ else 0
 
