@@ -12,6 +12,7 @@ namespace {
 // Rows of activations that stay in a core's cache while the panels of a piece pass over them.
 constexpr int64_t kRowBlock = 64;
 constexpr int64_t kPanelsInPiece = 4;
+constexpr int64_t kLeastPanels = 2;
 constexpr int64_t kGroupsInPiece = 8;
 
 int64_t integer(const Executor::Attributes& attributes, const char* name) {
@@ -322,28 +323,31 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
     }
     const LinearInput input{at(x), stride(x), quantised_};
     const bool add = each.inputs.size() > 1;
-    // Pieces of a few panels by a block of rows; panels of one part lie beside each other.
-    const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
-    int64_t pieces = 0;
-    for (const LinearPart& part : each.parts)
-        pieces += (part.weight.panels() + kPanelsInPiece - 1) / kPanelsInPiece;
-    share(3 * index + 1, pieces * row_blocks, 1, [&](int64_t item) {
-        int64_t piece = item % pieces;
-        const int64_t first_row = item / pieces * kRowBlock;
+    // Panels [first, last), counted over all parts.
+    const auto compute = [&](int64_t first, int64_t last, int64_t first_row, int64_t count) {
         for (const LinearPart& part : each.parts) {
-            const int64_t in_part = (part.weight.panels() + kPanelsInPiece - 1) / kPanelsInPiece;
-            if (piece >= in_part) {
-                piece -= in_part;
-                continue;
-            }
-            const int64_t first = piece * kPanelsInPiece;
+            const int64_t panels = part.weight.panels(), end = std::min(last, panels);
             const LinearOutput output{at(each.output) + part.column, stride(each.output), part.bias,
                                       add ? at(each.inputs[1]) + part.column : nullptr,
                                       add ? stride(each.inputs[1]) : 0};
-            kernels_.linear(part.weight, first, std::min(kPanelsInPiece, part.weight.panels() - first), input,
-                            first_row, std::min(kRowBlock, rows - first_row), output);
-            return;
+            if (first < end)
+                kernels_.linear(part.weight, first, end - first, input, first_row, count, output);
+            first = std::max<int64_t>(first - panels, 0);
+            last -= panels;
+            if (last <= 0) return;
         }
+    };
+    int64_t panels = 0;
+    for (const LinearPart& part : each.parts) panels += part.weight.panels();
+    if (rows <= kRowBlock)
+        return share_shrinking(3 * index + 1, panels, kLeastPanels,
+                               [&](int64_t first, int64_t last) { compute(first, last, 0, rows); });
+    const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+    const int64_t pieces = (panels + kPanelsInPiece - 1) / kPanelsInPiece;
+    share(3 * index + 1, pieces * row_blocks, 1, [&](int64_t item) {
+        const int64_t first = item % pieces * kPanelsInPiece, first_row = item / pieces * kRowBlock;
+        compute(first, std::min(first + kPanelsInPiece, panels), first_row,
+                std::min(kRowBlock, rows - first_row));
     });
 }
 

@@ -149,6 +149,20 @@ class Executor {
             for (int64_t item = first; item < std::min(first + size, count); ++item) f(item);
     }
 
+    // Calls f(first, last) for ranges of [0, count): long ones first, as memory is fastest at long reads,
+    // then ever shorter ones, so that the threads end together.
+    template <typename F>
+    void share_shrinking(size_t index, int64_t count, int64_t least, F f) {
+        std::atomic<int64_t>& next = counters_[index].next;
+        for (int64_t first = next.load(); first < count;) {
+            const int64_t share = (count - first) * 4 / (5 * pool_.size()) / least * least;
+            const int64_t last = std::min(first + std::max(least, share), count);
+            if (!next.compare_exchange_weak(first, last)) continue;
+            f(first, last);
+            first = next.load();
+        }
+    }
+
     struct alignas(64) Counter {
         std::atomic<int64_t> next{0};
     };
