@@ -78,7 +78,7 @@ static inline void dot_nibbles(const uint8_t* codes, const int8_t* q, __m256i su
 
 template <int ROWS, int PANELS, Form F>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
-                                  int64_t row, const LinearOutput& output) {
+                                  int64_t row, int64_t fetch_ahead, const LinearOutput& output) {
     // A group has one sum, or one for each half.
     constexpr int kSums = F == Form::Int8Halves ? 2 : 1, kVectors = 8 / kSums;
     const int64_t groups = weight.groups();
@@ -88,6 +88,8 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     f32x16 acc[ROWS];
     for (int r = 0; r < ROWS; ++r) acc[r] = zero();
     for (int64_t g = 0; g < groups; ++g) {
+        for (int line = 0; line < record_bytes(F); line += 64)
+            __builtin_prefetch(record + fetch_ahead + line);
         const f16* scales = reinterpret_cast<const f16*>(record + code_bytes(F));
         for (int s = 0; s < kSums; ++s) {
             __m256i sums[ROWS][2];

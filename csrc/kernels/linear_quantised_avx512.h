@@ -9,10 +9,6 @@
 
 namespace octavo::avx512 {
 
-// Up to so many rows the weights come from memory once and wait for nothing else: fetch well ahead.
-constexpr int kStreamedRows = 8;
-constexpr int kPrefetchBytes = 4096;
-
 // What the unsigned bytes of unpack_pair exceed the weights by.
 constexpr int excess(Form form) { return form == Form::Int4 ? 8 : has_minimum(form) ? 0 : 128; }
 
@@ -61,7 +57,7 @@ static inline __m512i start_of_sum(const QuantisedRows& x, int64_t index, int ha
 
 template <int ROWS, int PANELS, Form F>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
-                                  int64_t row, const LinearOutput& output) {
+                                  int64_t row, int64_t fetch_ahead, const LinearOutput& output) {
     // A group has one sum, or one for each half.
     constexpr int kSums = F == Form::Int8Halves ? 2 : 1, kPairs = 4 / kSums;
     // Few rows would wait for their own sums: each is split into chains, added at the end. Integers: exact.
@@ -76,11 +72,9 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     // Two panels of eight rows leave no registers for these: they live in the first-level cache.
     alignas(64) float acc[ROWS][PANELS][16] = {};
     for (int64_t g = 0; g < groups; ++g) {
-        if constexpr (ROWS <= kStreamedRows)
-            for (int p = 0; p < PANELS; ++p)
-                for (int line = 0; line < record_bytes(F); line += 64)
-                    _mm_prefetch(reinterpret_cast<const char*>(records[p]) + kPrefetchBytes + line,
-                                 _MM_HINT_T0);
+        for (int p = 0; p < PANELS; ++p)
+            for (int line = 0; line < record_bytes(F); line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(records[p]) + fetch_ahead + line, _MM_HINT_T0);
         for (int s = 0; s < kSums; ++s) {
             __m512i sum[ROWS][PANELS][kChains];
             for (int r = 0; r < ROWS; ++r)

@@ -7,7 +7,7 @@ namespace octavo::portable {
 
 template <int ROWS, int PANELS, Form F>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
-                                  int64_t row, const LinearOutput& output) {
+                                  int64_t row, int64_t /*fetch_ahead*/, const LinearOutput& output) {
     const int64_t groups = weight.groups();
     constexpr int kSums = F == Form::Int8Halves ? 2 : 1, kQuads = 8 / kSums;
     for (int r = 0; r < ROWS; ++r) {

@@ -16,25 +16,32 @@ namespace octavo {
 namespace OCTAVO_TIER {
 
 constexpr int64_t kFewRows = 4;
+constexpr int64_t kFetchAhead = 4096;  // bytes
 
 // A last tile of fewer rows than kTileRows.
 template <int ROWS, int PANELS, Form F>
 static void remaining_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
-                           int64_t rows, const LinearOutput& output) {
+                           int64_t rows, int64_t fetch_ahead, const LinearOutput& output) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS)
-            quantised_tile<ROWS, PANELS, F>(weight, panel, x, row, output);
+            quantised_tile<ROWS, PANELS, F>(weight, panel, x, row, fetch_ahead, output);
         else
-            remaining_rows<ROWS - 1, PANELS, F>(weight, panel, x, row, rows, output);
+            remaining_rows<ROWS - 1, PANELS, F>(weight, panel, x, row, rows, fetch_ahead, output);
     }
 }
 
 template <int PANELS, Form F>
 static void quantised_rows(const PackedWeight& weight, int64_t panel, const QuantisedRows& x, int64_t row,
                            int64_t rows, const LinearOutput& output) {
-    for (; rows >= kTileRows; rows -= kTileRows, row += kTileRows)
-        quantised_tile<kTileRows, PANELS, F>(weight, panel, x, row, output);
-    remaining_rows<kTileRows - 1, PANELS, F>(weight, panel, x, row, rows, output);
+    // The first tile reads its panels from memory, a little ahead. While the last one has them in the cache,
+    // it asks for the next panels.
+    int64_t fetch_ahead = kFetchAhead;
+    const int64_t next_panels = PANELS * static_cast<int64_t>(weight.panel_bytes());
+    for (; rows >= kTileRows; rows -= kTileRows, row += kTileRows) {
+        quantised_tile<kTileRows, PANELS, F>(weight, panel, x, row, fetch_ahead, output);
+        fetch_ahead = rows <= 2 * kTileRows ? next_panels : 0;
+    }
+    remaining_rows<kTileRows - 1, PANELS, F>(weight, panel, x, row, rows, fetch_ahead, output);
 }
 
 template <Form F>
