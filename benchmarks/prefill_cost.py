@@ -3,7 +3,7 @@
     python benchmarks/prefill_cost.py --model model.gguf
 
 Runs the bare executable, no engine. The linear term is the weights' work, the quadratic one attention's; a
-cliff (a cache that a longer prompt no longer fits, say) would show as a length whose time the fit does not give.
+cliff (a cache that a longer prompt no longer fits, say) would show as a length that the fit misses.
 """
 
 from __future__ import annotations
