@@ -50,7 +50,7 @@ def main() -> None:
         size = executables[name].weight_bytes
         alone, prompt = (statistics.median(seconds[name, m]) for m in (1, PROMPT))
         rate = PROMPT * arguments.rows * arguments.cols / prompt
-        peak = roofline.integer_rate if Encoding(name).group_size > 1 else roofline.float_rate
+        peak = roofline.float_rate if Encoding(name).is_float else roofline.integer_rate
         print(
             f"{name:<8}{8 * size / arguments.rows / arguments.cols:>6.2f}{alone * 1e3:>9.2f} ms"
             f"{size / alone / 1e9:>7.1f} GB/s{size / alone / roofline.read_bandwidth:>10.0%}"

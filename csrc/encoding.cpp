@@ -23,6 +23,8 @@ constexpr Block block_of(Encoding encoding) {
         case Encoding::F16:
         case Encoding::BF16:
             return {1, 2};
+        case Encoding::F8_E4M3:
+            return {32, 36};
         case Encoding::Q4_0:
         case Encoding::IQ4_NL:
             return {32, 18};
@@ -178,7 +180,15 @@ void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out) {
         std::memcpy(out, row, k * 4);
         return;
     }
-    if (!is_quantised(encoding)) {
+    if (encoding == Encoding::F8_E4M3) {
+        for (int64_t g = 0; g < k / kGroup; ++g, row += row_bytes(encoding, kGroup)) {
+            float scale;
+            std::memcpy(&scale, row, 4);
+            for (int i = 0; i < kGroup; ++i) *out++ = to_float(e4m3{row[4 + i]}) * scale;
+        }
+        return;
+    }
+    if (!has_codes(encoding)) {
         for (int64_t i = 0; i < k; ++i) {
             f16 half;
             std::memcpy(&half, row + 2 * i, 2);

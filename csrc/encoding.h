@@ -14,6 +14,7 @@ enum class Encoding {
     F32,
     F16,
     BF16,
+    F8_E4M3,  // a float32 scale, then 32 bytes
     Q4_0,
     Q4_1,
     Q5_0,
@@ -28,7 +29,8 @@ enum class Encoding {
     MXFP4
 };
 
-constexpr bool is_quantised(Encoding encoding) { return encoding > Encoding::BF16; }
+// Whether its groups come to integer codes.
+constexpr bool has_codes(Encoding encoding) { return encoding > Encoding::F8_E4M3; }
 
 // What a 4-bit code of IQ4_NL and IQ4_XS stands for, and twice what one of MXFP4 does.
 constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -43,7 +45,7 @@ struct Group {
 
 size_t row_bytes(Encoding encoding, int64_t k);
 
-// Group `index` of a row of a quantised tensor.
+// Group `index` of a row of a tensor that has codes.
 void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out);
 
 // One row of a tensor as floats: exactly what NumPy makes of it.

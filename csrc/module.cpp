@@ -51,11 +51,12 @@ const Kernels& kernels_of(const std::string& isa) {
 
 Encoding encoding_of(const std::string& name) {
     static const std::map<std::string, Encoding> names = {
-        {"F32", Encoding::F32},       {"F16", Encoding::F16},       {"BF16", Encoding::BF16},
-        {"Q4_0", Encoding::Q4_0},     {"Q4_1", Encoding::Q4_1},     {"Q5_0", Encoding::Q5_0},
-        {"Q5_1", Encoding::Q5_1},     {"Q8_0", Encoding::Q8_0},     {"U8_1", Encoding::U8_1},
-        {"Q4_K", Encoding::Q4_K},     {"Q5_K", Encoding::Q5_K},     {"Q6_K", Encoding::Q6_K},
-        {"IQ4_NL", Encoding::IQ4_NL}, {"IQ4_XS", Encoding::IQ4_XS}, {"MXFP4", Encoding::MXFP4}};
+        {"F32", Encoding::F32},         {"F16", Encoding::F16},       {"BF16", Encoding::BF16},
+        {"F8_E4M3", Encoding::F8_E4M3}, {"Q4_0", Encoding::Q4_0},     {"Q4_1", Encoding::Q4_1},
+        {"Q5_0", Encoding::Q5_0},       {"Q5_1", Encoding::Q5_1},     {"Q8_0", Encoding::Q8_0},
+        {"U8_1", Encoding::U8_1},       {"Q4_K", Encoding::Q4_K},     {"Q5_K", Encoding::Q5_K},
+        {"Q6_K", Encoding::Q6_K},       {"IQ4_NL", Encoding::IQ4_NL}, {"IQ4_XS", Encoding::IQ4_XS},
+        {"MXFP4", Encoding::MXFP4}};
     auto found = names.find(name);
     if (found == names.end()) throw std::invalid_argument("the native backend has no encoding " + name);
     return found->second;

@@ -51,6 +51,14 @@ void PackedWeight::pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) c
             }
             continue;
         }
+        if (form() == Form::Float8) {
+            uint8_t* record = out;
+            for (int64_t g = 0; g < groups(); ++g, record += kFloat8RecordBytes, row += 4 + kGroup) {
+                for (int i = 0; i < kGroup; ++i) record[i * kPanel + column] = row[4 + i];
+                std::memcpy(record + kGroup * kPanel + column * 4, row, 4);
+            }
+            continue;
+        }
         const size_t item = encoding == Encoding::F32 ? 4 : 2;
         for (int64_t i = 0; i < k; ++i) std::memcpy(out + (i * kPanel + column) * item, row + i * item, item);
     }

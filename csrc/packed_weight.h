@@ -1,6 +1,7 @@
 // Linear weights laid out for the kernels: panels of 16 output columns, K order kept within each.
 //
 //   floats        [panel][K][16] items of float, f16 or bf16
+//   E4M3          [panel][K / 32] { [32][16] bytes; [16] float32 scales }
 //   8-bit codes   [panel][K / 32] { [8][16][4] bytes; scales }
 //   4-bit codes   [panel][K / 32] { [4][16][4] bytes; scales }
 //                 byte (j, column, i) holds k = 8 j + i in its low nibble and k = 8 j + 4 + i in its high one
@@ -22,6 +23,7 @@ enum class Form {
     F32,
     F16,
     BF16,
+    Float8,       // E4M3
     Int8,         // codes are q + 128
     Int8Halves,   // the same, with a scale for each 16 k
     Int8Minimum,  // codes are q, 0 to 255
@@ -39,6 +41,8 @@ constexpr Form form_of(Encoding encoding) {
             return Form::F16;
         case Encoding::BF16:
             return Form::BF16;
+        case Encoding::F8_E4M3:
+            return Form::Float8;
         case Encoding::Q4_0:
             return Form::Int4;
         case Encoding::Q4_1:
@@ -62,7 +66,7 @@ constexpr Form form_of(Encoding encoding) {
     return Form::F32;
 }
 
-constexpr bool is_integer(Form form) { return form > Form::BF16; }
+constexpr bool is_integer(Form form) { return form > Form::Float8; }
 constexpr bool has_nibbles(Form form) { return form >= Form::Int4; }
 constexpr bool has_minimum(Form form) { return form == Form::Int8Minimum || form == Form::Int4Minimum; }
 constexpr bool has_table(Form form) { return form >= Form::IQ4; }
@@ -78,6 +82,7 @@ constexpr int value_of(Form form, int code) {
 
 // Bytes of the codes, and of the whole record, of one panel and group.
 constexpr int code_bytes(Form form) { return has_nibbles(form) ? 256 : 512; }
+constexpr int kFloat8RecordBytes = kGroup * kPanel + kPanel * 4;
 constexpr int record_bytes(Form form) { return code_bytes(form) + kPanel * 2 * num_scales(form); }
 
 struct PackedWeight {

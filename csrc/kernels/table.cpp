@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "linear_float.h"
+#include "linear_float8.h"
 #include "sampling.h"
 
 #if defined(OCTAVO_TIER_AVX512)
@@ -66,6 +67,8 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
             return float_linear<f16>(weight, first_panel, panels, input, row, rows, output);
         case Form::BF16:
             return float_linear<bf16>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Float8:
+            return float8_linear(weight, first_panel, panels, input, row, rows, output);
         case Form::Int8:
             return quantised_linear<Form::Int8>(weight, first_panel, panels, input, row, rows, output);
         case Form::Int8Halves:

@@ -128,7 +128,7 @@ def count_work(
                 if f"out{number}" not in each.attributes:
                     break  # the biases
                 tensor = weights[name]
-                floating = tensor.encoding.group_size == 1
+                floating = tensor.encoding.is_float
                 macs[program.buffers[each.output.buffer].rows][floating] += tensor.rows * tensor.shape[-1]
         elif each.op == "paged_attention":
             attention += 2 * int(each.attributes["num_heads"]) * int(each.attributes["head_dim"])

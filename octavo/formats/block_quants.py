@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.groups import Groups, float16, nibbles
+from octavo.formats.raw_array import E4M3
 
 Blocks = NDArray[np.uint8]
 
@@ -45,6 +46,12 @@ def q8_0(blocks: Blocks) -> Groups:
 def u8_1(blocks: Blocks) -> Groups:
     """d, m, 32 x uint8 q: d q + m."""
     return Groups(_one_group(blocks[:, 4:]), float16(blocks[:, :2]), minimums=float16(blocks[:, 2:4]))
+
+
+def f8_e4m3(blocks: Blocks) -> Groups:
+    """float32 d, 32 x E4M3 q: d q."""
+    scales = np.ascontiguousarray(blocks[:, :4]).view(np.float32)
+    return Groups(_one_group(E4M3[blocks[:, 4:]]), scales)
 
 
 def _five_bits(high: Blocks, low: Blocks) -> Blocks:

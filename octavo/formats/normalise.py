@@ -16,7 +16,7 @@ Otherwise the values become float16, or float32 where they are outside float16's
 
 Weights of Hugging Face's methods say themselves what they run as: Q4_0 for 4-bit codes with zero points of 8
 and groups that are whole 32s, Q4_1 and U8_1 with minimums of -(scale * zero) for other zero points, Q8_0 for
-int8.
+int8, F8_E4M3 for FP8: its scales stay float32.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from octavo.formats.codebook_quants import MXFP4_TABLE, half_power_of_two, iq4_xs_scales
 from octavo.formats.groups import Floats, Groups
 from octavo.formats.k_quants import q3_k_folded, q6_k_scales, scales_and_minimums
+from octavo.formats.rounding import encode_e4m3
 from octavo.formats.tensor import Encoding, Tensor, row_slices
 from octavo.formats.weight import QuantisedWeight, Weight
 
@@ -164,6 +165,15 @@ def _pack_mxfp4(groups: Groups) -> NDArray[np.uint8]:
     return np.concatenate([exponents.astype(np.uint8).reshape(-1, 1), _nibble_pairs(nibbles)], axis=1)
 
 
+def _pack_f8(groups: Groups) -> NDArray[np.uint8] | None:
+    """Exact; the kernels have no NaN."""
+    if np.isnan(groups.codes).any():
+        return None
+    codes = encode_e4m3(groups.codes).reshape(-1, _GROUP)
+    scales = np.repeat(groups.scales.reshape(-1), groups.codes.shape[2] // _GROUP)
+    return np.concatenate([scales.astype(np.float32).view(np.uint8).reshape(-1, 4), codes], axis=1)
+
+
 def _minimums(groups: Groups) -> Floats:
     minimums = groups.minimums if groups.zeros is None else -(groups.scales * groups.zeros)
     assert minimums is not None
@@ -179,6 +189,7 @@ _PACK = {
     Encoding.Q4_0: _pack_q4_0,
     Encoding.Q4_1: _pack_q4_1,
     Encoding.U8_1: _pack_u8_1,
+    Encoding.F8_E4M3: _pack_f8,
     Encoding.MXFP4: _pack_mxfp4,
     Encoding.F16: _pack_f16,
 }

@@ -28,7 +28,7 @@ ROUNDINGS: dict[str, Rounding] = {
     "fp8": lambda values, _: float8_groups(values),
 }
 
-_RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0, "fp8": Encoding.F16}
+_RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0, "fp8": Encoding.F8_E4M3}
 
 
 def rounded_on_load(
@@ -74,4 +74,5 @@ def _rounded(weight: Tensor, name: str, scaling: Scaling, method: str) -> Quanti
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
 
-    return QuantisedWeight(weight.shape, weight.format, _RUNS_AS[method], weight.stored_bytes, read)
+    runs_as = Encoding.F16 if weight.shape[-1] % GROUP else _RUNS_AS[method]
+    return QuantisedWeight(weight.shape, weight.format, runs_as, weight.stored_bytes, read)

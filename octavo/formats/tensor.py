@@ -23,12 +23,14 @@ class Encoding(Enum):
     """How the values of a tensor are stored: (name, values stored together, bytes that they take).
 
     Those after BF16 are llama.cpp's, along a row; `block_quants`, `k_quants` and `codebook_quants` say what
-    their bytes mean. U8_1 is octavo's own: Q4_1 with whole bytes as codes.
+    their bytes mean. Two are octavo's own: U8_1 is Q4_1 with whole bytes as codes, F8_E4M3 E4M3 floats with
+    a float32 scale.
     """
 
     F32 = ("F32", 1, 4)
     F16 = ("F16", 1, 2)
     BF16 = ("BF16", 1, 2)
+    F8_E4M3 = ("F8_E4M3", 32, 36)
     Q4_0 = ("Q4_0", 32, 18)
     Q4_1 = ("Q4_1", 32, 20)
     Q5_0 = ("Q5_0", 32, 22)
@@ -55,8 +57,14 @@ class Encoding(Enum):
         member.group_size, member.group_bytes = group_size, group_bytes
         return member
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it is multiplied in float32; the others are multiplied as integers."""
+        return self.value in ("F32", "F16", "BF16", "F8_E4M3")
+
 
 _DECODERS: dict[Encoding, Callable[[NDArray[np.uint8]], Groups]] = {
+    Encoding.F8_E4M3: block_quants.f8_e4m3,
     Encoding.Q4_0: block_quants.q4_0,
     Encoding.Q4_1: block_quants.q4_1,
     Encoding.Q5_0: block_quants.q5_0,

@@ -17,7 +17,11 @@ from octavo.formats.gguf import GGUFFile
 from octavo.formats.tensor import Encoding
 
 FLOATS = [Type.F32, Type.F16, Type.BF16]
-QUANTISED = [Type[each.value] for each in Encoding if each.group_size > 1 and each is not Encoding.Q8_K]
+QUANTISED = [
+    Type[name]
+    for name, each in Encoding.__members__.items()
+    if each.group_size > 1 and name in Type.__members__ and name != "Q8_K"
+]
 SUPPORTED = FLOATS + QUANTISED
 
 

@@ -10,6 +10,7 @@ from support.k_quant_writer import quantise
 from octavo.formats.codebook_quants import MXFP4_TABLE
 from octavo.formats.groups import Groups
 from octavo.formats.normalise import RUNS, normalise, runs_as
+from octavo.formats.raw_array import E4M3
 from octavo.formats.tensor import CHUNK_VALUES, Encoding, Tensor
 from octavo.formats.weight import QuantisedWeight
 
@@ -109,6 +110,21 @@ def test_mxfp4_of_another_layout():
     )
     assert normalise(weight).encoding is Encoding.MXFP4
     assert np.array_equal(normalise(weight).to_float32(), weight.to_float32())
+
+
+def test_float8():
+    """Exact, whatever the scales; with a NaN the values are float32."""
+    values = np.concatenate([E4M3[:127], E4M3[128:255]])
+    codes = np.tile(values, 3)[:640].reshape(5, 2, 64)
+    scales = np.array([1e-30, 1, 1e10, -0.3, 7], np.float32).reshape(5, 1).repeat(2, axis=1)
+    weight = QuantisedWeight(
+        (5, 128), "test", Encoding.F8_E4M3, 0, lambda rows: Groups(codes[rows], scales[rows])
+    )
+    assert normalise(weight).encoding is Encoding.F8_E4M3
+    assert np.array_equal(normalise(weight).to_float32(), weight.to_float32())
+    codes[3, 1, 5], scales[:] = np.nan, 1
+    assert normalise(weight).encoding is Encoding.F32
+    assert np.array_equal(normalise(weight).to_float32(), weight.to_float32(), equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

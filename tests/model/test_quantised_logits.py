@@ -19,7 +19,11 @@ from octavo.runtime.reference import ReferenceBackend
 TOKENS = np.random.default_rng(3).integers(0, 160, 40).tolist()
 SCHEDULE = [[(0, 37)], [(0, 1)], [(0, 2)]]
 
-GGUF_TYPES = [each.value for each in Encoding if each.group_size > 1 and each is not Encoding.Q8_K]
+GGUF_TYPES = [
+    name
+    for name, each in Encoding.__members__.items()
+    if each.group_size > 1 and name in GGMLQuantizationType.__members__ and name != "Q8_K"
+]
 
 EXACT = 1e-5
 """Largest difference, in parts of the logits' range, that the order of float32 sums explains."""

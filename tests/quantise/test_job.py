@@ -72,7 +72,7 @@ SAFETENSORS = {
         Encoding.Q4_1,
         0.015,
     ),
-    "fp8": ({"format": "fp8"}, "FP8 E4M3, a scale a row", Encoding.F16, 2e-3),
+    "fp8": ({"format": "fp8"}, "FP8 E4M3, a scale a row", Encoding.F8_E4M3, 2e-3),
 }
 
 

@@ -46,7 +46,9 @@ def float8_weight(parts: Parts, scale_suffix: str, block: tuple[int, int]) -> Qu
             scales = np.repeat(scales, wide, axis=1)[:, :cols]
         return Groups(E4M3[weight[rows]].reshape(*scales.shape, -1), scales)
 
-    return QuantisedWeight(weight.shape, f"FP8 E4M3, {form}", Encoding.F16, parts.stored_bytes, read)
+    whole = cols % 32 == 0 and wide % 32 == 0 and cols % wide == 0
+    runs_as = Encoding.F8_E4M3 if whole else Encoding.F16
+    return QuantisedWeight(weight.shape, f"FP8 E4M3, {form}", runs_as, parts.stored_bytes, read)
 
 
 def _check(settings: Fields) -> None:
