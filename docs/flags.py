@@ -1,5 +1,7 @@
 """A mkdocs hook: `<!-- flags: EngineConfig -->` on a page becomes the table of that config's flags.
 
+`<!-- flags: EngineConfig Scheduler -->` becomes those of one group.
+
 `python docs/flags.py` prints all tables.
 """
 
@@ -21,16 +23,16 @@ from octavo.server.config import ServerConfig
 CONFIGS: dict[str, type[Any]] = {
     config.__name__: config for config in (EngineConfig, ServerConfig, LoadConfig, QuantiseConfig)
 }
-_MARK = re.compile(r"<!-- flags: (\w+) -->")
+_MARK = re.compile(r"<!-- flags: (\w+)(?: (\w+))? -->")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """mkdocs calls this with each page; raises KeyError for a config that there is not."""
-    return _MARK.sub(lambda mark: table(CONFIGS[mark[1]]), markdown)
+    """mkdocs calls this with each page; raises KeyError for a config or group that there is not."""
+    return _MARK.sub(lambda mark: table(CONFIGS[mark[1]], mark[2]), markdown)
 
 
-def table(config: type[Any]) -> str:
-    """The flags of a config in Markdown, a table for each group."""
+def table(config: type[Any], only: str | None = None) -> str:
+    """The flags of a config in Markdown, a table for each group, or for one."""
     groups: dict[str, list[str]] = {}
     for field in dataclasses.fields(config):
         flag = Flag.of(field)
@@ -38,6 +40,8 @@ def table(config: type[Any]) -> str:
         text = flag.help.replace("|", "\\|")
         groups.setdefault(flag.group, []).append(f"| {names} | {_default(field)} | {text}{_bounds(flag)} |")
     head = "| flag | default | meaning |\n|---|---|---|\n"
+    if only is not None:
+        return head + "\n".join(groups[only])
     return "\n\n".join(f"### {group}\n\n{head}" + "\n".join(rows) for group, rows in groups.items())
 
 

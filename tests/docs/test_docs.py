@@ -111,9 +111,21 @@ def test_the_serving_page_has_a_row_for_every_flag(hook: ModuleType):
             assert rows[0].count(" | ") == 2
 
 
-def test_a_page_that_names_no_config_is_an_error(hook: ModuleType):
+def test_the_scheduling_page_has_the_scheduler_flags_and_no_others(hook: ModuleType):
+    page = hook.on_page_markdown((ROOT / "docs" / "scheduling.md").read_text())
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `--")]
+    flags = {
+        flag_name(each.name)
+        for each in dataclasses.fields(EngineConfig)
+        if Flag.of(each).group == "Scheduler"
+    }
+    assert set(rows) - {"--no-enable-chunked-prefill"} == flags
+
+
+@pytest.mark.parametrize("mark", ["NoConfig", "EngineConfig NoGroup"])
+def test_a_page_that_names_no_config_or_group_is_an_error(hook: ModuleType, mark: str):
     with pytest.raises(KeyError):
-        hook.on_page_markdown("<!-- flags: NoConfig -->")
+        hook.on_page_markdown(f"<!-- flags: {mark} -->")
 
 
 def test_the_models_page_has_every_family():
