@@ -147,3 +147,11 @@ def test_a_url_where_nothing_is() -> None:
         observe("http://127.0.0.1:1", 0, lambda _: None)
     with live_server() as server, pytest.raises(UnreachableError, match="/v1/metrics answers 404"):
         observe(f"{server.url}/v1", 0, lambda _: None)
+
+
+def test_the_plainest_kernels(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTAVO_ISA", "portable")
+    with serve(demo) as command:
+        found = problems(command.url)
+    assert set(found) == {"portable-kernels"}
+    assert found["portable-kernels"].change == "leave OCTAVO_ISA unset"
