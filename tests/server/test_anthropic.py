@@ -126,7 +126,7 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
 
 def test_an_answer_that_the_clock_ends_is_an_error_not_an_end_of_turn() -> None:
     long = {**BODY, "max_tokens": 200, "stop_sequences": []}
-    with live_server(ServerConfig(request_timeout=1.0), step_seconds=0.1) as server:
+    with live_server(ServerConfig(request_timeout=2.0), step_seconds=0.1) as server:
         response = server.post("/v1/messages", **long)
         assert response.status_code == 504
         assert response.json()["error"]["type"] == "timeout_error"

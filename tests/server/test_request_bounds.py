@@ -134,7 +134,7 @@ def test_headers_that_do_not_end(server: LiveServer) -> None:
 
 
 def test_a_slow_template_is_ended_and_holds_up_nobody() -> None:
-    config = ServerConfig(chat_template=SLOW_TEMPLATE, chat_template_timeout=1.0)
+    config = ServerConfig(chat_template=SLOW_TEMPLATE, chat_template_timeout=2.0)
     answers: list[httpx.Response] = []
     with live_server(config) as server:
         slow = [{"role": "user", "content": "slow"}]
