@@ -149,7 +149,7 @@ class GGUFPart:
 
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):
-            raise self._error(f"general.alignment must be a power of two from 8, got {alignment!r}")
+            raise self._error(f"general.alignment must be a power of two from 8, got {alignment!r:.80}")
         tensors: dict[str, _TensorInfo] = {}
         for _ in range(num_tensors):
             name = self._string()

@@ -11,6 +11,8 @@ from collections.abc import Callable, KeysView
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from octavo.formats.inside import file_inside
+
 
 class Part(Protocol):
     """One opened file."""
@@ -45,7 +47,7 @@ def open_parts(path: Path, open_part: Callable[[Path], P]) -> list[P]:
     parts = []
     for number in range(count):
         part_path = path.with_name(f"{name.group(1)}-{number + 1:05}-of-{count:05}.gguf")
-        parts.append(given if part_path == path else open_part(part_path))
+        parts.append(given if part_path == path else open_part(file_inside(path.parent, part_path.name)))
         _check_part(parts[-1], number, count)
     _check_tensors(parts)
     return parts

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from octavo.formats.inside import file_inside, is_file_name
 from octavo.formats.mapped import map_file
 from octavo.formats.raw_array import DTYPES, RawArray
 from octavo.formats.tensor import Encoding, Tensor
@@ -101,8 +102,8 @@ class SafetensorsDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = read_json(path / "config.json")
-        generation = path / "generation_config.json"
+        self.config = read_json(file_inside(path, "config.json"))
+        generation = file_inside(path, "generation_config.json")
         self.generation_config = read_json(generation) if generation.is_file() else {}
         self._files: dict[str, SafetensorsFile] | None = None
 
@@ -139,9 +140,9 @@ class SafetensorsDirectory:
 
     def _open(self) -> dict[str, SafetensorsFile]:
         if (self.path / _SINGLE).is_file():
-            file = SafetensorsFile(self.path / _SINGLE)
+            file = SafetensorsFile(file_inside(self.path, _SINGLE))
             return dict.fromkeys(file.tensors, file)
-        index_path = self.path / _INDEX
+        index_path = file_inside(self.path, _INDEX)
         if not index_path.is_file():
             raise ValueError(f"{self.path}: has neither {_SINGLE} nor {_INDEX}; other formats are not read")
         weight_map = read_json(index_path).get("weight_map")
@@ -149,11 +150,11 @@ class SafetensorsDirectory:
             raise ValueError(f"{index_path}: weight_map must be an object")
 
         files: dict[str, SafetensorsFile] = {}
-        shards = dict.fromkeys(weight_map.values()) if all(map(_is_file_name, weight_map.values())) else None
+        shards = dict.fromkeys(weight_map.values()) if all(map(is_file_name, weight_map.values())) else None
         if shards is None:
             raise ValueError(f"{index_path}: weight_map must name files of its own directory")
         for shard in shards:
-            file = SafetensorsFile(self.path / shard)
+            file = SafetensorsFile(file_inside(self.path, shard))
             for name in file.tensors:
                 if name in files:
                     raise ValueError(f"{file.path}: tensor {name!r} is in {files[name].path.name} too")
@@ -195,13 +196,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen = set[str]()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice!r} is there twice")
+        raise ValueError(f"key {twice!r:.200} is there twice")
     return result
-
-
-def _is_file_name(shard: object) -> bool:
-    """Whether `shard` is a file's name with no directory in it."""
-    return isinstance(shard, str) and shard not in ("", ".", "..") and not set(shard) & set("/\\\0")
 
 
 def _are_sizes(values: object) -> TypeGuard[list[int]]:

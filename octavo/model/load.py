@@ -162,5 +162,5 @@ def _info(spec: DecoderSpec, sampling: dict[str, Any], eos_token_ids: list[Any])
     present = [token for token in eos_token_ids if token is not None]
     for token in present:
         if type(token) is not int or not 0 <= token < spec.vocab_size:
-            raise ValueError(f"eos_token_id must be a token below {spec.vocab_size}, got {token!r}")
+            raise ValueError(f"eos_token_id must be a token below {spec.vocab_size}, got {token!r:.80}")
     return ModelInfo(spec, list(dict.fromkeys(present)), sampling)

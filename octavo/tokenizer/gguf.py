@@ -47,7 +47,9 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
     elif kind == "llama":
         backend = _sentencepiece(metadata, tokens, special_tokens.get("unk_token"))
     else:
-        raise ValueError(f"{_PREFIX}model is {kind!r}; octavo runs 'gpt2' (byte-level BPE) and 'llama' (SPM)")
+        raise ValueError(
+            f"{_PREFIX}model is {kind!r:.80}; octavo runs 'gpt2' (byte-level BPE) and 'llama' (SPM)"
+        )
     _add_tokens(backend, tokens, _types(metadata, len(tokens)), special_tokens)
 
     adds_bos = kind == "llama" or metadata.get(_PREFIX + "pre") in (

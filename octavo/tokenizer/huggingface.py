@@ -15,6 +15,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
+from octavo.formats.inside import file_inside
 from octavo.tokenizer.tokenizer import Tokenizer
 
 SPECIAL_NAMES = (
@@ -33,7 +34,7 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
 
     Only the first must be there. Raises ValueError naming the file that is missing or malformed.
     """
-    path = directory / file_name
+    path = file_inside(directory, file_name)
     if not path.is_file():
         raise ValueError(
             f"{directory}: there is no {file_name}; save one with transformers "
@@ -42,11 +43,11 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise ValueError(f"{path}: not a tokenizer: {error}") from error
+        raise ValueError(f"{path}: not a tokenizer: {' '.join(str(error).split())[:300]}") from error
 
-    config = _read_json(directory / "tokenizer_config.json")
+    config = _read_json(file_inside(directory, "tokenizer_config.json"))
     if "added_tokens_decoder" not in config:  # written before transformers kept it all in the config
-        config |= _read_json(directory / "special_tokens_map.json")
+        config |= _read_json(file_inside(directory, "special_tokens_map.json"))
     special_tokens = _add_tokens(backend, config, directory)
     try:
         return Tokenizer(backend, special_tokens, _chat_templates(config, directory))
@@ -103,10 +104,11 @@ def _chat_templates(config: Mapping[str, Any], directory: Path) -> dict[str, str
                 raise ValueError(f"{path}: chat_template must list names and templates") from error
         case _:
             raise ValueError(f"{path}: chat_template must be a string or a list of named templates")
-    if (default := directory / "chat_template.jinja").is_file():
+    if (default := file_inside(directory, "chat_template.jinja")).is_file():
         templates["default"] = _read_text(default)
-    for file in sorted((directory / "additional_chat_templates").glob("*.jinja")):
-        templates[file.stem] = _read_text(file)
+    folder = file_inside(directory, "additional_chat_templates")
+    for file in sorted(folder.glob("*.jinja")):
+        templates[file.stem] = _read_text(file_inside(folder, file.name))
     return templates
 
 

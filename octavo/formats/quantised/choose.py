@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from octavo.formats.inside import file_inside
 from octavo.formats.on_load import ON_LOAD
 from octavo.formats.quantised.awq import AWQ
 from octavo.formats.quantised.bitsandbytes import BITSANDBYTES
@@ -59,7 +60,7 @@ def _stated(directory: SafetensorsDirectory) -> tuple[str | None, dict[str, Any]
     if settings is None:
         for file, name in _OWN_FILES.items():
             if (directory.path / file).is_file():
-                return name, read_json(directory.path / file)
+                return name, read_json(file_inside(directory.path, file))
         return None, {}
     if not isinstance(settings, dict):
         raise ValueError(f"{directory.path}: quantization_config must be an object, got {settings!r:.80}")

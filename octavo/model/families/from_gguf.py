@@ -57,7 +57,7 @@ def rope_from_gguf(file: GGUFFile, fields: Fields, head_dim: int, context_length
         case "yarn":
             scaling = _yarn(fields, factor, context_length)
         case other:
-            raise fields.error("rope.scaling.type", f"is {other!r}; octavo has none, linear and yarn")
+            raise fields.error("rope.scaling.type", f"is {other!r:.80}; octavo has none, linear and yarn")
     theta, dim = fields.number("rope.freq_base", 10_000.0), fields.size("rope.dimension_count", head_dim)
     return Rope(dim=dim, theta=theta, scaling=scaling, divisors=divisors)
 

@@ -13,7 +13,7 @@ def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
     Raises ValueError naming a field that is missing, out of bounds, or asks for what octavo does not have.
     """
     if (activation := config.text("hidden_act", "silu")) != "silu":
-        raise config.error("hidden_act", f"is {activation!r}; octavo has silu")
+        raise config.error("hidden_act", f"is {activation!r:.80}; octavo has silu")
     hidden_size, num_heads = config.size("hidden_size"), config.size("num_attention_heads")
     num_layers, max_position = config.size("num_hidden_layers"), config.size("max_position_embeddings")
     head_dim = config.size("head_dim", hidden_size // num_heads)
@@ -65,7 +65,7 @@ def rope_from_hf(config: Fields, head_dim: int, max_position: int) -> Rope:
             return Rope(dim=head_dim, theta=theta, scaling=llama3)
         case "yarn":
             return Rope(dim=head_dim, theta=theta, scaling=_yarn(rope, max_position, original))
-    raise rope.error("rope_type", f"is {kind!r}; octavo has default, linear, dynamic, llama3 and yarn")
+    raise rope.error("rope_type", f"is {kind!r:.80}; octavo has default, linear, dynamic, llama3 and yarn")
 
 
 def _yarn(rope: Fields, max_position: int, original: int) -> YarnScaling:
@@ -96,5 +96,5 @@ def layer_windows(config: Fields, num_layers: int) -> tuple[int, ...]:
         raise config.error("layer_types", f"must be a list of {num_layers} layers")
     sizes = {"full_attention": 0, "sliding_attention": window}
     if unknown := [kind for kind in kinds if not isinstance(kind, str) or kind not in sizes]:
-        raise config.error("layer_types", f"has {unknown[0]!r}; octavo has {' and '.join(sizes)}")
+        raise config.error("layer_types", f"has {unknown[0]!r:.80}; octavo has {' and '.join(sizes)}")
     return tuple(sizes[kind] for kind in kinds)
