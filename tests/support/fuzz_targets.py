@@ -17,13 +17,15 @@ from support.model_with_tokenizer import save_model
 from support.quantised_cases import CASES, save_case
 
 from octavo.formats.checkpoint import open_checkpoint
-from octavo.formats.normalise import RUNS
+from octavo.formats.on_load import FLOATS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.model.load import read_model_info
 from octavo.model.weights import stored_weights
 from octavo.tokenizer.tokenizer import load_tokenizer
 
-GGUF_TYPES = [GGMLQuantizationType[each.value] for each in Encoding if each is not Encoding.Q8_K]
+GGUF_TYPES = [
+    kind for kind in GGMLQuantizationType if kind.name in Encoding.__members__ and kind.name != "Q8_K"
+]
 
 
 def _read_weights(path: Path) -> None:
@@ -31,7 +33,7 @@ def _read_weights(path: Path) -> None:
     checkpoint = open_checkpoint(path if path.suffix == ".gguf" else path.parent)
     for name in checkpoint.tensors:
         weight = checkpoint.tensor(name)
-        if isinstance(weight, Tensor) and weight.encoding in RUNS:
+        if isinstance(weight, Tensor) and weight.encoding in FLOATS:
             weight.data.sum()
             continue
         for chunk in weight.chunks():
