@@ -97,6 +97,7 @@ class EngineConfig:
             "compressed-tensors",
             "bitsandbytes",
             "mxfp4",
+            "torchao",
             "gguf",
         ),
     )

@@ -40,7 +40,10 @@ class SafetensorsFile:
         if len(self._map) < 8 or length > min(len(self._map) - 8, MAX_JSON_BYTES):
             raise ValueError(f"{path}: the file ends inside its header; is the download complete?")
         self._header = parse_json_object(self._map[8 : self._start], path)
-        self._header.pop("__metadata__", None)
+        metadata = self._header.pop("__metadata__", None)
+        self.metadata: dict[str, str] = {}
+        if isinstance(metadata, dict):
+            self.metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
 
     @property
     def tensors(self) -> KeysView[str]:
@@ -125,6 +128,10 @@ class SafetensorsDirectory:
     def array(self, name: str) -> RawArray:
         """The tensor `name` in its own dtype. Raises ValueError as `SafetensorsFile.array`."""
         return self._file_of(name).array(name)
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What the file of the tensor `name` says besides. Raises ValueError where there is none."""
+        return self._file_of(name).metadata
 
     def _file_of(self, name: str) -> SafetensorsFile:
         file = self._by_name().get(name)

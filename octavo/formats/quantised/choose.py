@@ -13,10 +13,11 @@ from octavo.formats.quantised.directory import QuantisedDirectory
 from octavo.formats.quantised.float8 import FP8
 from octavo.formats.quantised.gptq import GPTQ
 from octavo.formats.quantised.mxfp4 import MXFP4
+from octavo.formats.quantised.torchao import TORCHAO
 from octavo.formats.safetensors import SafetensorsDirectory, read_json
 from octavo.model.fields import Fields
 
-METHODS = {each.name: each for each in (AWQ, GPTQ, COMPRESSED_TENSORS, FP8, BITSANDBYTES, MXFP4)}
+METHODS = {each.name: each for each in (AWQ, GPTQ, COMPRESSED_TENSORS, FP8, BITSANDBYTES, MXFP4, TORCHAO)}
 
 _SAME_AS = {"fbgemm_fp8": "fp8"}
 _OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}

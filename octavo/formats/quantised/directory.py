@@ -40,7 +40,8 @@ class QuantisedDirectory(SafetensorsDirectory):
         module = name.removesuffix(self.method.weight_suffix)
         arrays = {suffix: self.array(module + suffix) for suffix in parts}
         try:
-            return self.method.read(Parts(self.path, module, arrays), self._settings)
+            described = self.metadata(module + parts[0]).get(name, "")
+            return self.method.read(Parts(self.path, module, arrays, described), self._settings)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if str(self.path) in message else f"{self.path}: {message}") from None

@@ -22,12 +22,14 @@ from octavo.model.fields import Fields
 _BLOCK = (128, 128)
 
 
-def float8_weight(parts: Parts, scale_suffix: str, block: tuple[int, int]) -> QuantisedWeight:
-    """The weight of `.weight` and its scale; `block` is what a scale of two dimensions may be for.
+def float8_weight(
+    parts: Parts, scale_suffix: str, block: tuple[int, int], suffix: str = ".weight"
+) -> QuantisedWeight:
+    """The weight of `suffix` and its scale; `block` is what a scale of two dimensions may be for.
 
     Raises ValueError when the scale has no shape of those above.
     """
-    weight = parts.of(".weight", ("F8_E4M3",), (None, None)).values
+    weight = parts.of(suffix, ("F8_E4M3",), (None, None)).values
     scale = parts[scale_suffix].to_float32()
     rows, cols = weight.shape
     blocks = (math.ceil(rows / block[0]), math.ceil(cols / block[1]))

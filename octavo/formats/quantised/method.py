@@ -33,11 +33,15 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The tensors of one quantised module, by the ends of their names."""
+    """The tensors of one quantised module, by the ends of their names.
+
+    `described` is what the file's metadata say of the weight, "" for nothing.
+    """
 
     path: Path
     module: str
     arrays: dict[str, RawArray]
+    described: str = ""
 
     def __contains__(self, suffix: str) -> bool:
         return suffix in self.arrays
