@@ -26,11 +26,11 @@ class Fields:
         """The field as it is, None where there is none."""
         return self._values.get(self._prefix + name)
 
-    def size(self, name: str, default: int | None = None, low: int = 1) -> int:
-        """An integer from `low` to `MAX_SIZE`; required where there is no default."""
+    def size(self, name: str, default: int | None = None, low: int = 1, high: int = MAX_SIZE) -> int:
+        """An integer from `low` to `high`; required where there is no default."""
         value = self._required(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= MAX_SIZE:
-            raise self.error(name, f"must be an integer from {low} to {MAX_SIZE}, got {_short(value)}")
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.error(name, f"must be an integer from {low} to {high}, got {_short(value)}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:

@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, processors
 
 from octavo.tokenizer.pretokenizers import PRE_TOKENIZATIONS
+from octavo.tokenizer.refusal import refused
 from octavo.tokenizer.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
@@ -143,10 +144,8 @@ def merges_from_scores(tokens: list[str], scores: list[float], types: list[int])
 
 def _bpe(tokens: list[str], merges: list[tuple[str, str]], **options: Any) -> tokenizers.Tokenizer:
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    try:
+    with refused(f"{_PREFIX}merges"):
         return tokenizers.Tokenizer(models.BPE(vocabulary, merges, **options))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ValueError(f"{_PREFIX}merges: {error}") from error
 
 
 def _add_tokens(

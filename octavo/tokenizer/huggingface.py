@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from octavo.formats.inside import file_inside
+from octavo.tokenizer.refusal import refused
 from octavo.tokenizer.tokenizer import Tokenizer
 
 SPECIAL_NAMES = (
@@ -40,10 +41,8 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
             f"{directory}: there is no {file_name}; save one with transformers "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(...)) or give one with --tokenizer"
         )
-    try:
+    with refused(f"{path}: not a tokenizer"):
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ValueError(f"{path}: not a tokenizer: {' '.join(str(error).split())[:300]}") from error
 
     config = _read_json(file_inside(directory, "tokenizer_config.json"))
     if "added_tokens_decoder" not in config:  # written before transformers kept it all in the config

@@ -172,6 +172,23 @@ def _model(file: str) -> Callable[[Path], Path]:
     return build
 
 
+def _torchao(folder: Path) -> Path:
+    parts = {
+        "a._weight_qdata": torch.zeros(16, 32, dtype=torch.int8),
+        "a._weight_scale": torch.ones(2, 16),
+        "a._weight_zero_point": torch.ones(2, 16),
+        "b._weight_qdata": torch.ones(16, 64, dtype=torch.int8),
+        "b._weight_scale": torch.ones(16, 2),
+        "b._weight_zero_point": torch.ones(16, 2, dtype=torch.int8),
+    }
+    int4 = {"_type": "torch.dtype", "_data": "int4"}
+    intx = {"_type": "IntxUnpackedToInt8Tensor", "_data": {"target_dtype": int4}}
+    metadata = {"a.weight": json.dumps({"_type": "Int4Tensor", "_data": {}}), "b.weight": json.dumps(intx)}
+    save_file(parts, folder / "model.safetensors", metadata=metadata)
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "torchao"}}))
+    return folder / "model.safetensors"
+
+
 def _method(name: str) -> str:
     return str(CASES[name][0]["quant_method"])
 
@@ -187,6 +204,7 @@ TARGETS = [
     Target("config", "config", _model("config.json"), _read_model),
     Target("generation-config", "config", _model("generation_config.json"), _read_model),
     Target("tokenizer", "tokenizer", _model("tokenizer.json"), _read_tokenizer),
+    Target("torchao", "torchao", _torchao, _read_weights),
     Target("tokenizer-config", "tokenizer", _model("tokenizer_config.json"), _read_tokenizer),
     *(
         Target(f"{name}-tensors", _method(name), _case(name, "model.safetensors"), _read_weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from octavo.formats.gguf import GGUFFile
 from octavo.model.fields import Fields
 from octavo.model.rope import LinearScaling, Rope, YarnScaling, yarn_attention_factor
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import MAX_LAYERS, DecoderSpec
 
 
 def spec_from_gguf(file: GGUFFile, family: str) -> DecoderSpec:
@@ -17,7 +17,9 @@ def spec_from_gguf(file: GGUFFile, family: str) -> DecoderSpec:
     if fields.get("expert_count"):
         raise fields.error("expert_count", "asks for a mixture of experts, which octavo does not have")
     hidden_size, num_heads = fields.size("embedding_length"), fields.size("attention.head_count")
-    num_layers, context_length = fields.size("block_count"), fields.size("context_length")
+    # A model of more has to be refused before there is a window for each of its layers.
+    num_layers = fields.size("block_count", high=MAX_LAYERS)
+    context_length = fields.size("context_length")
     head_dim = fields.size("attention.key_length", hidden_size // num_heads)
     if fields.size("attention.value_length", head_dim) != head_dim:
         raise fields.error("attention.value_length", f"must be the key length, {head_dim}")

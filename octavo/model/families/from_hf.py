@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from octavo.model.fields import Fields
 from octavo.model.rope import LinearScaling, Llama3Scaling, Rope, YarnScaling, yarn_attention_factor
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import MAX_LAYERS, DecoderSpec
 
 
 def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
@@ -15,7 +15,9 @@ def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
     if (activation := config.text("hidden_act", "silu")) != "silu":
         raise config.error("hidden_act", f"is {activation!r:.80}; octavo has silu")
     hidden_size, num_heads = config.size("hidden_size"), config.size("num_attention_heads")
-    num_layers, max_position = config.size("num_hidden_layers"), config.size("max_position_embeddings")
+    # A model of more has to be refused before there is a window for each of its layers.
+    num_layers = config.size("num_hidden_layers", high=MAX_LAYERS)
+    max_position = config.size("max_position_embeddings")
     head_dim = config.size("head_dim", hidden_size // num_heads)
     rope = rope_from_hf(config, head_dim, max_position)
     return DecoderSpec(
