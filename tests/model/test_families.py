@@ -140,7 +140,7 @@ def test_qwen_windows(tmp_path, architecture, changes, windows):
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": "64"}, "hidden_size must be an integer"),
         ({"hidden_size": 10**12}, "hidden_size must be an integer from 1 to"),
-        ({"num_hidden_layers": 5000}, "num_layers must be from 1 to 1024"),
+        ({"num_hidden_layers": 5000}, "num_hidden_layers must be an integer from 1 to 1024"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be an integer"),
         ({"num_key_value_heads": 3}, "not a multiple of num_kv_heads 3"),
         ({"num_key_value_heads": 8}, "num_kv_heads must be from 1 to 4"),
