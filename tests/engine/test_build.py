@@ -10,6 +10,7 @@ from support.random_llama import SPEC, random_llama
 
 from octavo.config import EngineConfig
 from octavo.engine import build
+from octavo.engine.block_hash import HASH_ALGORITHMS
 from octavo.engine.messages import AddRequest
 from octavo.sampling_params import SamplingParams
 
@@ -76,6 +77,16 @@ def test_prefix_caching_can_be_turned_off():
         generate(engine, [1] * 40)
         engine.reset_prefix_cache()
         assert (engine.step().stats.prefix_cache_hits > 0) == caching
+
+
+@pytest.mark.usefixtures("tiny_model")
+@pytest.mark.parametrize("algorithm", HASH_ALGORITHMS)
+def test_every_hash_algorithm_finds_what_was_computed(algorithm: str):
+    engine = build.build_engine(EngineConfig(backend="reference", prefix_caching_hash_algo=algorithm))
+    assert engine._hasher.algorithm == algorithm
+    first = generate(engine, [1] * 40)
+    assert generate(engine, [1] * 40) == first
+    assert engine.step().stats.prefix_cache_hits == 39
 
 
 def test_a_missing_model_is_a_value_error():

@@ -31,10 +31,13 @@ def make_sequence(
     prompt_logprobs: int | None = None,
     arrival_time: float = 0.0,
     user: str = "",
+    cache_salt: str = "",
     max_model_len: int = MAX_MODEL_LEN,
 ) -> Sequence:
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, prompt_logprobs=prompt_logprobs)
-    request = AddRequest(str(number), prompt, params, [], arrival_time, priority=priority, user=user)
+    request = AddRequest(
+        str(number), prompt, params, [], arrival_time, priority=priority, user=user, cache_salt=cache_salt
+    )
     sampling = SamplingState(params, prompt, [], [], VOCAB)
     return Sequence(request, number, max_model_len, sampling, BlockHasher())
 
