@@ -18,6 +18,9 @@ static inline void finish_output(const LinearOutput& output, int64_t row, int64_
     store_some(output.y + row * output.stride + column, sum, count);
 }
 
+// Rows of a tile: with kWide panels their sums take 24 of 32 registers, or 8 of 16.
+constexpr int kFloatRows = kWide > 1 ? 6 : 4;
+
 template <int ROWS, int PANELS, typename T>
 static inline void float_tile(const PackedWeight& weight, int64_t panel, const LinearInput& input,
                               int64_t row, const LinearOutput& output) {
@@ -40,23 +43,24 @@ static inline void float_tile(const PackedWeight& weight, int64_t panel, const L
             finish_output(output, row + r, (panel + p) * kPanel, weight.n, acc[r][p]);
 }
 
+// At most ROWS rows.
+template <int ROWS, int PANELS, typename T>
+static inline void float_rest(const PackedWeight& weight, int64_t panel, const LinearInput& input,
+                              int64_t row, int64_t rows, const LinearOutput& output) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS)
+            float_tile<ROWS, PANELS, T>(weight, panel, input, row, output);
+        else
+            float_rest<ROWS - 1, PANELS, T>(weight, panel, input, row, rows, output);
+    }
+}
+
 template <int PANELS, typename T>
 static inline void float_rows(const PackedWeight& weight, int64_t panel, const LinearInput& input,
                               int64_t row, int64_t rows, const LinearOutput& output) {
-    for (; rows >= 4; rows -= 4, row += 4) float_tile<4, PANELS, T>(weight, panel, input, row, output);
-    switch (rows) {
-        case 3:
-            float_tile<3, PANELS, T>(weight, panel, input, row, output);
-            break;
-        case 2:
-            float_tile<2, PANELS, T>(weight, panel, input, row, output);
-            break;
-        case 1:
-            float_tile<1, PANELS, T>(weight, panel, input, row, output);
-            break;
-        default:
-            break;
-    }
+    for (; rows >= kFloatRows; rows -= kFloatRows, row += kFloatRows)
+        float_tile<kFloatRows, PANELS, T>(weight, panel, input, row, output);
+    float_rest<kFloatRows - 1, PANELS, T>(weight, panel, input, row, rows, output);
 }
 
 template <typename T>
