@@ -43,6 +43,8 @@ def tokenizer_from_directory(directory: Path, file_name: str = "tokenizer.json")
         )
     with refused(f"{path}: not a tokenizer"):
         backend = tokenizers.Tokenizer.from_file(str(path))
+        # What some broken ones lack is found only by a character that no token has.
+        backend.encode_batch_fast(["a \U0010ffff"])
 
     config = _read_json(file_inside(directory, "tokenizer_config.json"))
     if "added_tokens_decoder" not in config:  # written before transformers kept it all in the config

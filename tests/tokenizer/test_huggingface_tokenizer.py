@@ -242,3 +242,11 @@ def test_a_directory_without_tokenizer_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"")
     with pytest.raises(ValueError, match=r"there is no tokenizer\.json; save one .* --tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_an_unknown_token_that_is_unknown_itself(tmp_path):
+    """The library finds that out with the first text that needs it."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="?"))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer: .*missing from the vocabulary"):
+        load_tokenizer(tmp_path)
