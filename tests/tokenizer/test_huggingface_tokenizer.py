@@ -248,5 +248,5 @@ def test_an_unknown_token_that_is_unknown_itself(tmp_path):
     """The library finds that out with the first text that needs it."""
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="?"))
     backend.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer: .*missing from the vocabulary"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer: .*from the vocabulary"):
         load_tokenizer(tmp_path)
