@@ -83,11 +83,20 @@ def test_shards_stay_in_the_directory(directory, tensors, shard):
         SafetensorsDirectory(directory).tensor("single")
 
 
-def test_a_shard_may_be_a_symbolic_link(directory, tmp_path, tensors):
-    """As in the hub's cache, where files are links to blobs."""
-    save_file(tensors, tmp_path / "blob")
-    (directory / "model.safetensors").symlink_to(tmp_path / "blob")
-    assert SafetensorsDirectory(directory).tensors == tensors.keys()
+def test_a_shard_may_be_a_symbolic_link(tmp_path, tensors):
+    """As in the hub's cache, where files are links to blobs; to any other place they may not lead."""
+    snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    save_file(tensors, blobs / "hash")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/hash")
+    assert SafetensorsDirectory(snapshot).tensors == tensors.keys()
+    save_file(tensors, tmp_path / "elsewhere")
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="outside of its folder"):
+        SafetensorsDirectory(snapshot).tensor("half")
 
 
 def test_a_tensor_in_two_shards(directory, tensors):
