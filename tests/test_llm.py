@@ -260,7 +260,7 @@ def test_arguments_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"tensor_parallel_size": 2}, ValueError, "tensor_parallel_size=2 does not.*leave it at .*size=1"),
         ({"trust_remote_code": True}, ValueError, "code that comes with a checkpoint is never run"),
-        ({"quantization": "hqq"}, ValueError, "quantization .--quantization. must be one of awq, gptq"),
+        ({"quantization": "hqq"}, ValueError, "quantization .--quantization. must be one of int8, int4"),
         ({"max_model_length": 5}, TypeError, "'max_model_length'; did you mean max_model_len"),
         ({"zzz": 5}, TypeError, "unexpected keyword argument 'zzz'; there are .*max_num_seqs"),
         ({"max_num_seqs": 0}, ValueError, "max_num_seqs .--max-num-seqs. must be at least 1"),

@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "api_server_count": 1,
     "ssl_cert_reqs": 0,
     "max_logprobs": 7,
+    "kv_cache_metrics_sample": 0.5,
 }
 
 
