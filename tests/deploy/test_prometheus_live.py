@@ -111,6 +111,11 @@ def complete(server: Command, prompts: list[str], **more: Any) -> None:
     assert server.http.post("/v1/completions", json=body).status_code == 200
 
 
+def complete_until(seen: threading.Event, server: Command, prompts: list[str]) -> None:
+    while not seen.is_set():
+        complete(server, prompts, max_tokens=60)
+
+
 def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path, demo_model: Path) -> None:
     pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
     if shutil.which("prometheus") is None:
@@ -119,9 +124,11 @@ def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path, demo_mod
         wait_until(lambda: running.query("octavo_engine_up") == [1], "Prometheus scrapes the server")
         assert running.firing() == set()
         prompts = [f"{number} is a number, and the next is" for number in range(75)]
-        load = threading.Thread(target=complete, args=(server, prompts))
+        seen = threading.Event()
+        load = threading.Thread(target=complete_until, args=(seen, server, prompts))
         load.start()
         wait_until(lambda: "OctavoQueueBuildingUp" in running.firing(), "the alert fires")
+        seen.set()
         complete(server, ["x"], allowed_token_ids=[28], stop_token_ids=[28])
         for query in (*QUERIES_FROM_VLLM, *dashboard_queries("2s")):
             wait_until(lambda query=query: running.query(query) != [], f"{query} has an answer")
