@@ -15,6 +15,7 @@ from octavo.beam_search import LENGTH_PENALTY_RANGE, MAX_BEAM_WIDTH
 from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer, check_number
 from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError, bad_input
+from octavo.server.sampling_request import SamplingRequest
 
 MAX_ID_CHARS = 256
 MAX_PRIORITY = 2**31 - 1
@@ -82,33 +83,17 @@ def check_count(name: str, messages: Sequence[Any]) -> None:
         raise APIError(400, f"{name} takes at most {MAX_MESSAGES} messages, got {len(messages)}", name)
 
 
-class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True):
     """What completions and chat completions have in common."""
 
     model: str | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     n: int | None = None
     best_of: int | None = None
     max_tokens: int | None = None
-    min_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
-    include_stop_str_in_output: bool | None = None
-    skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     echo: bool | None = None
     prompt_logprobs: int | None = None
@@ -116,21 +101,11 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     return_tokens_as_token_ids: bool | None = None
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
     skip_reading_prefix_cache: bool | None = None
     request_id: str | None = None
-    user: str | None = None
-    timeout: float | None = None
     use_beam_search: bool | None = None
     length_penalty: float | None = None
-
-    # See WITHOUT_EFFECT.
-    metadata: dict[str, Any] | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
+    metadata: dict[str, Any] | None = None  # see WITHOUT_EFFECT
 
     # Refused, unless they ask for what happens anyway.
     response_format: dict[str, Any] | None = None

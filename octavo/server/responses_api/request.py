@@ -7,44 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from octavo.sampling_params import check_integer
 from octavo.server.errors import APIError, bad_input
 from octavo.server.protocol import ChatCompletionRequest, Message
 from octavo.server.responses_api.items import messages_of
+from octavo.server.sampling_request import SamplingRequest
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
-_SHARED = (
-    "stream",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "stop",
-    "stop_token_ids",
-    "min_tokens",
-    "ignore_eos",
-    "logit_bias",
-    "skip_special_tokens",
-    "include_stop_str_in_output",
-    "priority",
-    "cache_salt",
-    "chat_template_kwargs",
-    "user",
-    "timeout",
-)
-"""Fields that mean here what they mean in a chat completion."""
 
 
-class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True):
     """What to answer, after what came before by `previous_response_id`; null means the default."""
 
     input: str | list[dict[str, Any]]
@@ -53,39 +28,14 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     previous_response_id: str | None = None
     max_output_tokens: int | None = None
     store: bool | None = None
-    stream: bool | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     top_logprobs: int | None = None
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool | None = None
-    logit_bias: dict[int, float] | None = None
-    skip_special_tokens: bool | None = None
-    include_stop_str_in_output: bool | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    user: str | None = None
-    timeout: float | None = None
 
     # See WITHOUT_EFFECT.
     stream_options: dict[str, Any] | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
 
@@ -150,7 +100,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         """
         opening = [Message("system", self.instructions)] if self.instructions else []
         body = ChatCompletionRequest(messages=[*opening, *before, *messages_of(self.input)])
-        for name in _SHARED:
+        for name in (*SamplingRequest.__struct_fields__, "chat_template_kwargs"):
             setattr(body, name, getattr(self, name))
         body.max_tokens = self.max_output_tokens
         body.logprobs, body.top_logprobs = self.wants_logprobs, self.top_logprobs
