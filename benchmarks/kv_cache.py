@@ -63,7 +63,7 @@ def decode_batch(sequences: int, context: int, shared: int) -> Batch:
         positions=np.full(sequences, context - 1, np.int32),
         query_starts=np.arange(sequences + 1, dtype=np.int32),
         context_lens=np.full(sequences, context, np.int32),
-        block_tables=tables,
+        block_tables=tables[None],
         output_rows=np.arange(sequences, dtype=np.int32),
     )
 

@@ -91,7 +91,7 @@ def batch(tokens: int) -> Batch:
     ids = np.arange(tokens, dtype=np.int32)
     blocks = np.arange(-(-tokens // 16), dtype=np.int32)
     starts = np.array([0, tokens], np.int32)
-    return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, :].copy(), ids)
+    return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, None].copy(), ids)
 
 
 if __name__ == "__main__":

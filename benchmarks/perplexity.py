@@ -77,7 +77,7 @@ def of_octavo(arguments: argparse.Namespace, windows: Windows) -> Logprobs:
                 positions=counted,
                 query_starts=np.array([0, length], dtype=np.int32),
                 context_lens=np.array([length], dtype=np.int32),
-                block_tables=np.arange(-(-length // BLOCK_SIZE), dtype=np.int32)[None],
+                block_tables=np.arange(-(-length // BLOCK_SIZE), dtype=np.int32)[None, None],
                 output_rows=counted,
             )
         )

@@ -27,7 +27,7 @@ LENGTHS = (512, 1024, 2048, 3072, 4096, 6144, 8192)
 
 def prefill_seconds(executable: NativeExecutable, length: int) -> float:
     """A prompt of `length` tokens, chunk by chunk."""
-    table = np.arange(-(-length // BLOCK_SIZE), dtype=np.int32)[None]
+    table = np.arange(-(-length // BLOCK_SIZE), dtype=np.int32)[None, None]
     start = time.perf_counter()
     for first in range(0, length, CHUNK):
         count = min(CHUNK, length - first)

@@ -90,7 +90,7 @@ def step(executable: Executable, tokens: np.ndarray, first: int, outputs: int) -
             positions=np.arange(first, first + count, dtype=np.int32),
             query_starts=np.array([0, count], np.int32),
             context_lens=np.array([first + count], np.int32),
-            block_tables=np.arange(-(-(first + count) // BLOCK_SIZE), dtype=np.int32)[None],
+            block_tables=np.arange(-(-(first + count) // BLOCK_SIZE), dtype=np.int32)[None, None],
             output_rows=np.arange(count - outputs, count, dtype=np.int32),
         )
     )

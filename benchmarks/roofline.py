@@ -39,7 +39,7 @@ def random_batch(rng: np.random.Generator, sequences: int, context: int, new: in
         positions=np.tile(np.arange(context - new, context, dtype=np.int32), sequences),
         query_starts=np.arange(sequences + 1, dtype=np.int32) * new,
         context_lens=np.full(sequences, context, dtype=np.int32),
-        block_tables=np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks),
+        block_tables=np.arange(sequences * blocks, dtype=np.int32).reshape(1, sequences, blocks),
         output_rows=(counted + 1) * new - 1,
     )
 

@@ -9,31 +9,31 @@ namespace {
 
 constexpr int kBlocksInSplit = kSplit / 16;
 
-const int32_t* table_of(const Step& step, int sequence) {
-    return step.block_tables + sequence * step.table_width;
-}
-
 int whole_splits(const Step& step, int sequence) { return step.context_lens[sequence] / kSplit; }
 
 bool is_decode(const Step& step, int sequence) {
     return step.query_starts[sequence + 1] - step.query_starts[sequence] == 1;
 }
 
-// How many whole splits, from position 0 on, lie in the same blocks.
-int shared_splits(const Step& step, int a, int b) {
-    const int most = std::min(whole_splits(step, a), whole_splits(step, b));
-    int split = 0;
-    while (split < most && !std::memcmp(table_of(step, a) + split * kBlocksInSplit,
-                                        table_of(step, b) + split * kBlocksInSplit, kBlocksInSplit * 4))
-        ++split;
-    return split;
+// How many whole splits, from position 0 on, lie in the same blocks of all `groups`.
+int shared_splits(const Step& step, const std::vector<int>& groups, int a, int b) {
+    int shared = groups.empty() ? 0 : std::min(whole_splits(step, a), whole_splits(step, b));
+    for (const int group : groups) {
+        const int32_t *first = step.table(group, a), *second = step.table(group, b);
+        int split = 0;
+        while (split < shared && !std::memcmp(first + split * kBlocksInSplit, second + split * kBlocksInSplit,
+                                              kBlocksInSplit * 4))
+            ++split;
+        shared = split;
+    }
+    return shared;
 }
 
 // An order that puts block tables which begin alike beside each other.
-bool table_before(const Step& step, int a, int b) {
+bool table_before(const Step& step, int group, int a, int b) {
     const int first = whole_splits(step, a), second = whole_splits(step, b);
     const size_t bytes = size_t{4} * kBlocksInSplit * std::min(first, second);
-    const int order = std::memcmp(table_of(step, a), table_of(step, b), bytes);
+    const int order = std::memcmp(step.table(group, a), step.table(group, b), bytes);
     if (order) return order < 0;
     return first != second ? first < second : a < b;
 }
@@ -55,7 +55,7 @@ void AttentionPlan::reserve(const AttentionShape& shape, int threads, int64_t ma
     splits_.reserve(most_tiles_to_split() * ((max_position + kSplit - 1) / kSplit));
 }
 
-void AttentionPlan::make(const Step& step) {
+void AttentionPlan::make(const Step& step, const std::vector<int>& full_groups) {
     tiles_.clear();
     groups_.clear();
     kv_writes_.clear();
@@ -74,7 +74,7 @@ void AttentionPlan::make(const Step& step) {
         else
             add_chunk(step, s);
     }
-    add_decodes(step);
+    add_decodes(step, full_groups);
     if (static_cast<int>(tiles_.size()) > most_tiles_to_split()) return;
     for (int i = 0; i < static_cast<int>(tiles_.size()); ++i)
         for (int start = 0; start < context_of(tiles_[i], step); start += kSplit)
@@ -95,15 +95,17 @@ void AttentionPlan::add_chunk(const Step& step, int sequence) {
             }
 }
 
-void AttentionPlan::add_decodes(const Step& step) {
-    std::sort(decodes_.begin(), decodes_.end(), [&](int a, int b) { return table_before(step, a, b); });
+void AttentionPlan::add_decodes(const Step& step, const std::vector<int>& full_groups) {
+    if (!full_groups.empty())
+        std::sort(decodes_.begin(), decodes_.end(),
+                  [&](int a, int b) { return table_before(step, full_groups[0], a, b); });
     const int count = static_cast<int>(decodes_.size());
     // As many as there are rows for, but no fewer groups than keep the threads busy.
     const int most = std::clamp(count * num_kv_heads_ / most_tiles_to_split(), 1, kQueryRows / heads_);
     for (int first = 0; first < count;) {
         int last = first + 1, shared = 0;
         for (; last < count && last - first < most; ++last) {
-            const int splits = shared_splits(step, decodes_[last - 1], decodes_[last]);
+            const int splits = shared_splits(step, full_groups, decodes_[last - 1], decodes_[last]);
             if (splits == 0 || splits < shared) break;  // not worth what those before share
             if (last == first + 1) shared = splits;
         }

@@ -28,7 +28,8 @@ class AttentionPlan {
 
     // Takes all memory that `make` needs. Raises nothing; `shape` is that of every layer but for its window.
     void reserve(const AttentionShape& shape, int threads, int64_t max_tokens, int64_t max_position);
-    void make(const Step& step);
+    // `full_groups` are the KV groups in which a layer attends to all that is before it.
+    void make(const Step& step, const std::vector<int>& full_groups);
 
     const std::vector<KVWrite>& kv_writes() const { return kv_writes_; }
     const std::vector<Tile>& tiles() const { return tiles_; }
@@ -44,7 +45,7 @@ class AttentionPlan {
 
   private:
     void add_chunk(const Step& step, int sequence);
-    void add_decodes(const Step& step);
+    void add_decodes(const Step& step, const std::vector<int>& full_groups);
     int most_tiles_to_split() const { return 4 * threads_; }
 
     int num_kv_heads_ = 0, group_ = 1, heads_ = 1, threads_ = 1;

@@ -1,6 +1,7 @@
 // Puts a Program together: its buffers, weights and instructions, and all the memory that its steps take.
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -189,13 +190,28 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
         Region(attention_plan_.max_splits() * split_part_floats(static_cast<int>(head_dim)) * sizeof(float));
 }
 
-void Executor::allocate_kv_cache(int layers, int num_kv_heads, int head_dim, KVType type, int64_t blocks) {
-    KVLayer first{nullptr, type, num_kv_heads, head_dim};
-    const size_t layer_bytes = first.block_bytes() * blocks;
-    kv_ = Region(layer_bytes * layers);
-    layers_.clear();
-    for (int layer = 0; layer < layers; ++layer)
-        layers_.push_back({kv_.data() + layer * layer_bytes, type, num_kv_heads, head_dim});
+void Executor::allocate_kv_cache(const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
+                                 KVType type, int64_t blocks) {
+    size_t planes = 0, layers = 0;
+    for (const std::vector<int>& group : groups) {
+        planes = std::max(planes, group.size());
+        layers += group.size();
+    }
+    const size_t plane_bytes = KVLayer{nullptr, type, num_kv_heads, head_dim}.block_bytes() * blocks;
+    kv_ = Region(plane_bytes * planes);
+    planes_.clear();
+    for (size_t plane = 0; plane < planes; ++plane)
+        planes_.push_back({kv_.data() + plane * plane_bytes, type, num_kv_heads, head_dim});
+    layers_.assign(layers, {});
+    for (size_t group = 0; group < groups.size(); ++group)
+        for (size_t plane = 0; plane < groups[group].size(); ++plane)
+            layers_.at(groups[group][plane]) = {planes_[plane], static_cast<int>(group)};
+    std::set<int> full;
+    for (const Instruction& each : instructions_)
+        if (each.op == Instruction::Op::Attention && !each.shape.window)
+            full.insert(layers_.at(each.layer).group);
+    full_groups_.assign(full.begin(), full.end());
+    groups_ = static_cast<int64_t>(groups.size());
     blocks_ = blocks;
 }
 

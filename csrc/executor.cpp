@@ -31,6 +31,7 @@ void Executor::check(const Step& step) const {
         require(id >= 0 && id < vocabulary_, "a token id is outside the vocabulary");
     for (int32_t row : step.output_rows)
         require(row >= 0 && row < tokens, "an output row is outside the step");
+    require(step.groups == groups_, "block_tables does not have a table for each group of layers");
     for (int64_t s = 0; s < sequences; ++s) {
         const int64_t count = step.query_starts[s + 1] - step.query_starts[s], context = step.context_lens[s];
         require(count > 0 && context >= count, "a sequence's tokens exceed its context");
@@ -39,16 +40,15 @@ void Executor::check(const Step& step) const {
         for (int64_t i = 0; i < count; ++i)
             require(step.positions[step.query_starts[s] + i] == context - count + i,
                     "positions are not a sequence's newest tokens");
-        for (int64_t b = 0; b < (context + 15) / 16; ++b) {
-            const int32_t block = step.block_tables[s * step.table_width + b];
-            require(block >= 0 && block < blocks_, "a block id is outside the KV cache");
-        }
+        for (int64_t group = 0; group < groups_; ++group)
+            for (const int32_t block : std::span(step.table(group, s), (context + 15) / 16))
+                require(block >= 0 && block < blocks_, "a block id is outside the KV cache");
     }
 }
 
 const float* Executor::run(const Step& step) {
     check(step);
-    attention_plan_.make(step);
+    attention_plan_.make(step, full_groups_);
     for (size_t i = 0; i < 3 * instructions_.size(); ++i)
         counters_[i].next.store(0, std::memory_order_relaxed);
     pool_.run([&](int thread) {
@@ -165,13 +165,14 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
 
 void Executor::attention(const Instruction& each, const Step& step, size_t index, int thread) {
     const View q = each.inputs[0], k = each.inputs[1], v = each.inputs[2];
-    const KVLayer& layer = layers_[each.layer];
+    const KVLayer& layer = layers_[each.layer].kv;
+    const int kv_group = layers_[each.layer].group;
     const AttentionPlan& plan = attention_plan_;
     share(3 * index, static_cast<int64_t>(plan.kv_writes().size()), 1, [&](int64_t i) {
         const AttentionPlan::KVWrite& write = plan.kv_writes()[i];
         for (int64_t row = write.first_token; row < write.first_token + write.num_tokens; ++row) {
             const int position = step.positions[row];
-            const int block = step.block_tables[write.sequence * step.table_width + position / 16];
+            const int block = step.table(kv_group, write.sequence)[position / 16];
             for (int head = 0; head < layer.num_kv_heads; ++head)
                 kernels_.write_kv(layer, block, position % 16, head,
                                   at(k) + row * stride(k) + head * layer.head_dim,
@@ -190,7 +191,7 @@ void Executor::attention(const Instruction& each, const Step& step, size_t index
                              tile.kv_head,
                              tile.first_head,
                              tile.num_heads,
-                             step.block_tables + tile.sequence * step.table_width};
+                             step.table(kv_group, tile.sequence)};
     };
     const std::vector<AttentionPlan::Split>& splits = plan.splits();
     if (splits.empty()) {

@@ -70,9 +70,12 @@ class Executor {
     void add_instruction(const std::string& op, const std::vector<View>& inputs, View output,
                          const std::vector<std::string>& weights, const Attributes& attributes);
     void finish(int64_t token_cols, int64_t output_cols, View result);
-    void allocate_kv_cache(int layers, int num_kv_heads, int head_dim, KVType type, int64_t blocks);
+    // `groups` are the layers that share a block table, of all layers each in one. A block has a plane for
+    // each layer of the largest group, and is of whichever group has it in a table.
+    void allocate_kv_cache(const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
+                           KVType type, int64_t blocks);
 
-    // Whole blocks, all layers: copied pair by pair in order, or to and from [blocks][block_bytes()].
+    // Whole blocks, all planes: copied pair by pair in order, or to and from [blocks][block_bytes()].
     void copy_blocks(std::span<const int32_t> sources, std::span<const int32_t> destinations);
     void read_blocks(std::span<const int32_t> blocks, uint8_t* data) const;
     void write_blocks(std::span<const int32_t> blocks, const uint8_t* data);
@@ -126,6 +129,10 @@ class Executor {
         int layer = 0;                  // Attention
         int head_dim = 0, rotary_dim = 0;
         float eps = 0;
+    };
+    struct CachedLayer {
+        KVLayer kv;
+        int group;
     };
     void check(const Step& step) const;
     void check_blocks(std::span<const int32_t> blocks) const;
@@ -183,7 +190,10 @@ class Executor {
     std::vector<float*> attention_scratch_;
     AttentionPlan attention_plan_;
     Region parts_;  // of the splits
-    std::vector<KVLayer> layers_;
+    std::vector<KVLayer> planes_;
+    std::vector<CachedLayer> layers_;
+    std::vector<int> full_groups_;
+    int64_t groups_ = 0;
     int64_t blocks_ = 0;
 };
 

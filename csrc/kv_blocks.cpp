@@ -8,7 +8,7 @@ namespace octavo {
 
 size_t Executor::block_bytes() const {
     size_t bytes = 0;
-    for (const KVLayer& layer : layers_) bytes += layer.block_bytes();
+    for (const KVLayer& plane : planes_) bytes += plane.block_bytes();
     return bytes;
 }
 
@@ -17,19 +17,19 @@ void Executor::copy_blocks(std::span<const int32_t> sources, std::span<const int
         throw std::invalid_argument("sources and destinations differ in length");
     check_blocks(sources);
     check_blocks(destinations);
-    for (const KVLayer& layer : layers_) {
-        const size_t bytes = layer.block_bytes();
+    for (const KVLayer& plane : planes_) {
+        const size_t bytes = plane.block_bytes();
         for (size_t i = 0; i < sources.size(); ++i)
-            std::memmove(layer.data + destinations[i] * bytes, layer.data + sources[i] * bytes, bytes);
+            std::memmove(plane.data + destinations[i] * bytes, plane.data + sources[i] * bytes, bytes);
     }
 }
 
 void Executor::read_blocks(std::span<const int32_t> blocks, uint8_t* data) const {
     check_blocks(blocks);
     for (const int32_t block : blocks)
-        for (const KVLayer& layer : layers_) {
-            const size_t bytes = layer.block_bytes();
-            std::memcpy(data, layer.data + block * bytes, bytes);
+        for (const KVLayer& plane : planes_) {
+            const size_t bytes = plane.block_bytes();
+            std::memcpy(data, plane.data + block * bytes, bytes);
             data += bytes;
         }
 }
@@ -37,9 +37,9 @@ void Executor::read_blocks(std::span<const int32_t> blocks, uint8_t* data) const
 void Executor::write_blocks(std::span<const int32_t> blocks, const uint8_t* data) {
     check_blocks(blocks);
     for (const int32_t block : blocks)
-        for (const KVLayer& layer : layers_) {
-            const size_t bytes = layer.block_bytes();
-            std::memcpy(layer.data + block * bytes, data, bytes);
+        for (const KVLayer& plane : planes_) {
+            const size_t bytes = plane.block_bytes();
+            std::memcpy(plane.data + block * bytes, data, bytes);
             data += bytes;
         }
 }

@@ -18,7 +18,7 @@ namespace octavo {
 namespace {
 
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Table = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Tables = nb::ndarray<const int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using BlockBytes = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ConstBlockBytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -115,11 +115,16 @@ struct Program {
     }
 
     nb::ndarray<nb::numpy, float, nb::ndim<2>> run(Ints token_ids, Ints positions, Ints query_starts,
-                                                   Ints context_lens, Table block_tables, Ints output_rows) {
-        if (block_tables.shape(0) != context_lens.shape(0))
-            throw std::invalid_argument("block_tables is not [S, blocks]");
-        const Step step{span(token_ids),    span(positions),     span(query_starts),
-                        span(context_lens), block_tables.data(), static_cast<int64_t>(block_tables.shape(1)),
+                                                   Ints context_lens, Tables block_tables, Ints output_rows) {
+        if (block_tables.shape(1) != context_lens.shape(0))
+            throw std::invalid_argument("block_tables is not [groups, S, blocks]");
+        const Step step{span(token_ids),
+                        span(positions),
+                        span(query_starts),
+                        span(context_lens),
+                        block_tables.data(),
+                        static_cast<int64_t>(block_tables.shape(0)),
+                        static_cast<int64_t>(block_tables.shape(2)),
                         span(output_rows)};
         const float* result;
         {
@@ -192,9 +197,9 @@ NB_MODULE(_native, module) {
                  p.executor.finish(token_cols, output_cols, octavo::view(result));
              })
         .def("allocate_kv_cache",
-             [](Program& p, int layers, int num_kv_heads, int head_dim, const std::string& dtype,
-                int64_t blocks) {
-                 p.executor.allocate_kv_cache(layers, num_kv_heads, head_dim, octavo::kv_type_of(dtype),
+             [](Program& p, const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
+                const std::string& dtype, int64_t blocks) {
+                 p.executor.allocate_kv_cache(groups, num_kv_heads, head_dim, octavo::kv_type_of(dtype),
                                               blocks);
              })
         .def("copy_blocks", &Program::copy_blocks)

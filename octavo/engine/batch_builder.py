@@ -110,7 +110,7 @@ class BatchBuilder:
         return BuiltBatch(batch, sampling, sampling_rows, prompt_rows)
 
     def _block_tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
-        """`[S, most blocks]`; what is beyond a sequence's own blocks means nothing."""
+        """`[1, S, most blocks]`; what is beyond a sequence's own blocks means nothing."""
         rows, most_blocks = [], 1
         for sequence in sequences:
             row, num_blocks = sequence.row, len(sequence.block_table)
@@ -118,7 +118,7 @@ class BatchBuilder:
                 row = self._write_table(sequence)
             rows.append(row)
             most_blocks = max(most_blocks, num_blocks)
-        return self._tables[:, :most_blocks].take(rows, axis=0)
+        return self._tables[:, :most_blocks].take(rows, axis=0)[None]
 
     def _write_table(self, sequence: Sequence) -> int:
         if sequence.row < 0:

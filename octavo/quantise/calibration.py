@@ -113,6 +113,6 @@ def _batch(sequences: Sequences) -> Batch:
         positions=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         query_starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         context_lens=lengths,
-        block_tables=tables,
+        block_tables=tables[None],
         output_rows=np.arange(total, dtype=np.int32),
     )

@@ -25,15 +25,15 @@ class Batch:
     """One step's input, `S` sequences and `T` tokens; every array is int32 and C-contiguous.
 
     The tokens of sequence `s` are rows `query_starts[s]` to `query_starts[s + 1]`; they are its newest
-    tokens, so after the step its KV cache holds `context_lens[s]` tokens, at block
-    `block_tables[s, position // 16]`, slot `position % 16`.
+    tokens, so after the step its KV cache holds `context_lens[s]` tokens, for the layers of KV group `g` at
+    block `block_tables[g, s, position // 16]`, slot `position % 16`.
     """
 
     token_ids: NDArray[np.int32]  # [T]
     positions: NDArray[np.int32]  # [T]
     query_starts: NDArray[np.int32]  # [S + 1]
     context_lens: NDArray[np.int32]  # [S]
-    block_tables: NDArray[np.int32]  # [S, most blocks]
+    block_tables: NDArray[np.int32]  # [KV groups, S, most blocks]
     output_rows: NDArray[np.int32]  # [R], ascending
 
 
@@ -48,17 +48,33 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class KVCacheSpec:
-    """The shape of the KV cache: what one block costs follows from it."""
+    """The shape of the KV cache: what one block costs follows from it.
+
+    The layers of a KV group share a block table, and a block holds 16 tokens of one group. All blocks are
+    alike, with room for the largest group, so that any group can have any block. No `groups` are one of all
+    layers.
+    """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: str  # one of `octavo.runtime.kv_items.KV_CACHE_DTYPES`
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def layers_by_group(self) -> tuple[tuple[int, ...], ...]:
+        """The layers of each group, every layer in one."""
+        return self.groups or (tuple(range(self.num_layers)),)
+
+    @property
+    def planes(self) -> int:
+        """Layers that a block has room for."""
+        return max(map(len, self.layers_by_group))
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block of 16 tokens: 2 (K and V) x layers x KV heads x 16 vectors of head dim items."""
-        vectors = 2 * self.num_layers * self.num_kv_heads * BLOCK_SIZE
+        """Bytes of a block of 16 tokens: 2 (K and V) x layers of a group x KV heads x 16 vectors."""
+        vectors = 2 * self.planes * self.num_kv_heads * BLOCK_SIZE
         return vectors * vector_bytes(self.dtype, self.head_dim)
 
 
@@ -80,7 +96,7 @@ class Executable(Protocol):
         ...
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
-        """Copy whole KV blocks, all layers, one pair after the other."""
+        """Copy whole KV blocks, one pair after the other."""
         ...
 
     def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:

@@ -100,15 +100,15 @@ class NativeExecutable:
         """Reserve the KV cache; its pages are committed when first written."""
         spec = self._kv_cache
         self._native.allocate_kv_cache(
-            spec.num_layers, spec.num_kv_heads, spec.head_dim, spec.dtype, num_blocks
+            spec.layers_by_group, spec.num_kv_heads, spec.head_dim, spec.dtype, num_blocks
         )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
-        """Copy whole blocks, all layers, one pair after the other."""
+        """Copy whole blocks, one pair after the other."""
         self._native.copy_blocks(np.array(sources, np.int32), np.array(destinations, np.int32))
 
     def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
-        """The bytes of each block, layer after layer."""
+        """The bytes of each block, the layers of its group one after the other."""
         data = np.empty((len(blocks), self._kv_cache.block_bytes), np.uint8)
         self._native.read_blocks(np.array(blocks, np.int32), data)
         return data

@@ -39,12 +39,17 @@ class ReferenceBackend:
 
 
 class ReferenceExecutable:
-    """A Program with float32 weights and a KV cache of `[layers, blocks, 16, KV heads, bytes]` twice."""
+    """A Program with float32 weights and a KV cache of `[planes, blocks, 16, KV heads, bytes]` twice."""
 
     def __init__(self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec) -> None:
         self.sampler = ReferenceSampler()
         self._program = program
         self._kv_spec = kv_cache
+        self.planes = {
+            layer: (group, plane)
+            for group, layers in enumerate(kv_cache.layers_by_group)
+            for plane, layer in enumerate(layers)
+        }
         # Tied embeddings are one Tensor under two names: decode it once.
         tensors = {name: weights[name] for name in program.weight_names}
         decoded = {id(tensor): tensor.to_float32() for tensor in tensors.values()}
@@ -56,20 +61,20 @@ class ReferenceExecutable:
         """Make a KV cache of `num_blocks` blocks."""
         spec = self._kv_spec
         vector = kv_items.vector_bytes(spec.dtype, spec.head_dim)
-        shape = (spec.num_layers, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
+        shape = (spec.planes, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
         self.keys = np.zeros(shape, np.uint8)
         self.values = np.zeros(shape, np.uint8)
 
-    def write_kv(self, layer: int, slots: Slots, keys: Floats, values: Floats) -> None:
+    def write_kv(self, plane: int, slots: Slots, keys: Floats, values: Floats) -> None:
         """Put `[tokens, KV heads, head dim]` keys and values into slots, rounded to the cache's type."""
-        self.keys[layer][slots] = kv_items.encode(keys, self._kv_spec.dtype)
-        self.values[layer][slots] = kv_items.encode(values, self._kv_spec.dtype)
+        self.keys[plane][slots] = kv_items.encode(keys, self._kv_spec.dtype)
+        self.values[plane][slots] = kv_items.encode(values, self._kv_spec.dtype)
 
-    def read_kv(self, layer: int, slots: Slots) -> tuple[Floats, Floats]:
+    def read_kv(self, plane: int, slots: Slots) -> tuple[Floats, Floats]:
         """Keys and values of slots, `[tokens, KV heads, head dim]` each."""
         dtype = self._kv_spec.dtype
-        return kv_items.decode(self.keys[layer][slots], dtype), kv_items.decode(
-            self.values[layer][slots], dtype
+        return kv_items.decode(self.keys[plane][slots], dtype), kv_items.decode(
+            self.values[plane][slots], dtype
         )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
@@ -79,14 +84,14 @@ class ReferenceExecutable:
             self.values[:, destination] = self.values[:, source]
 
     def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
-        """The bytes of each block: its keys of all layers, then its values."""
+        """The bytes of each block: its keys, layer after layer, then its values."""
         parts = [each[:, list(blocks)].swapaxes(0, 1) for each in (self.keys, self.values)]
         return np.stack(parts, axis=1).reshape(len(blocks), -1)
 
     def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
         """Fill each block with bytes that `read_blocks` gave."""
-        layers, _, *rest = self.keys.shape
-        parts = data.reshape(len(blocks), 2, layers, *rest)
+        planes, _, *rest = self.keys.shape
+        parts = data.reshape(len(blocks), 2, planes, *rest)
         for each, part in ((self.keys, parts[:, 0]), (self.values, parts[:, 1])):
             each[:, list(blocks)] = part.swapaxes(0, 1)
 
@@ -143,23 +148,25 @@ def _rope(run: ReferenceExecutable, batch: Batch, op: Instruction, inputs: list[
 
 
 def _paged_attention(run: ReferenceExecutable, batch: Batch, op: Instruction, inputs: list[Floats]) -> Floats:
-    layer, head_dim = int(op.attributes["layer"]), int(op.attributes["head_dim"])
+    head_dim = int(op.attributes["head_dim"])
+    kv_group, plane = run.planes[int(op.attributes["layer"])]
+    tables = batch.block_tables[kv_group]
     window, scale = int(op.attributes["window"]), np.float32(op.attributes["scale"])
     q, k, v = (_heads(each, head_dim) for each in inputs)
     group = q.shape[1] // k.shape[1]
     queries = [slice(start, end) for start, end in pairwise(batch.query_starts)]
-    for tokens, table in zip(queries, batch.block_tables, strict=True):
+    for tokens, table in zip(queries, tables, strict=True):
         positions = batch.positions[tokens]
         slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-        run.write_kv(layer, slots, k[tokens], v[tokens])
+        run.write_kv(plane, slots, k[tokens], v[tokens])
 
     output = np.zeros_like(q)
-    for tokens, table, context_len in zip(queries, batch.block_tables, batch.context_lens, strict=True):
+    for tokens, table, context_len in zip(queries, tables, batch.context_lens, strict=True):
         positions = batch.positions[tokens]
         # What no query sees may be gone: its blocks belong to others.
         seen = np.arange(max(0, positions[0] - window + 1) if window else 0, context_len)
         slots = table[seen // BLOCK_SIZE], seen % BLOCK_SIZE
-        keys, values = run.read_kv(layer, slots)  # [context, KV heads, head dim]
+        keys, values = run.read_kv(plane, slots)  # [context, KV heads, head dim]
         visible = seen[None, :] <= positions[:, None]  # [queries, context]
         if window:
             visible &= seen[None, :] > positions[:, None] - window

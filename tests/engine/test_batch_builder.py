@@ -30,9 +30,9 @@ def test_a_decode_a_chunk_and_a_prompt_with_log_probabilities():
     assert batch.positions.tolist() == [17, 16, 17, 18, 19, 0, 1, 2]
     assert batch.query_starts.tolist() == [0, 1, 5, 8]
     assert batch.context_lens.tolist() == [18, 20, 3]
-    assert batch.block_tables[0, :2].tolist() == [5, 3]
-    assert batch.block_tables[1].tolist() == [7, 2, 9]
-    assert batch.block_tables[2, :1].tolist() == [1]
+    assert batch.block_tables[0, 0, :2].tolist() == [5, 3]
+    assert batch.block_tables[0, 1].tolist() == [7, 2, 9]
+    assert batch.block_tables[0, 2, :1].tolist() == [1]
     assert batch.output_rows.tolist() == [0, 5, 6, 7]
 
     assert built.sampling == [decode, prompt]
@@ -48,15 +48,15 @@ def test_only_new_blocks_are_written_and_rows_are_used_again():
     first.num_computed_tokens = 16
     first.block_table.append(8)
     batch = builder.build(Step([second, first], [1, 1], 2)).batch
-    assert batch.block_tables[0, 0] == 6
-    assert batch.block_tables[1].tolist() == [4, 8]
+    assert batch.block_tables[0, 0, 0] == 6
+    assert batch.block_tables[0, 1].tolist() == [4, 8]
 
     first.block_table[0], first.num_written_blocks = 5, 0  # Shared with another from now on.
     batch = builder.build(Step([first], [1], 1)).batch
-    assert batch.block_tables[0].tolist() == [5, 8]
+    assert batch.block_tables[0, 0].tolist() == [5, 8]
 
     builder.release(first)
     builder.release(first)
     third = make_sequence([3] * 2, 0, [9])
     batch = builder.build(Step([third, second], [2, 1], 3)).batch
-    assert batch.block_tables[:, 0].tolist() == [9, 6]
+    assert batch.block_tables[0, :, 0].tolist() == [9, 6]

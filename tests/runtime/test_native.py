@@ -112,7 +112,7 @@ def whole_batch(tokens: int) -> Batch:
     ids = np.arange(tokens, dtype=np.int32)
     blocks = np.arange(-(-tokens // 16), dtype=np.int32)
     starts = np.array([0, tokens], np.int32)
-    return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, :].copy(), ids)
+    return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, None].copy(), ids)
 
 
 def with_positions(harness: Harness, build):
@@ -315,7 +315,7 @@ def test_rows_do_not_depend_on_the_batch(data: st.DataObject) -> None:
         positions = np.concatenate([np.arange(a, b) for _, a, b in parts]).astype(np.int32)
         starts = np.cumsum([0] + [b - a for _, a, b in parts]).astype(np.int32)
         lens = np.array([b for *_, b in parts], np.int32)
-        table = np.ascontiguousarray(tables[[s for s, *_ in parts]])
+        table = np.ascontiguousarray(tables[[s for s, *_ in parts]][None])
         result = executable.run(
             Batch(ids, positions, starts, lens, table, np.arange(len(ids), dtype=np.int32))
         )
@@ -357,8 +357,8 @@ def test_steps_that_do_not_fit_are_refused() -> None:
         ({"token_ids": np.full(20, -1)}, "vocabulary"),
         ({"positions": np.arange(1, 21)}, "positions"),
         ({"context_lens": [40]}, "positions"),
-        ({"block_tables": [[0]]}, "block table"),
-        ({"block_tables": [[0, 2]]}, "block id"),
+        ({"block_tables": [[[0]]]}, "block table"),
+        ({"block_tables": [[[0, 2]]]}, "block id"),
         ({"output_rows": [20]}, "output row"),
         ({"query_starts": [0, 19]}, "query_starts"),
     ]:

@@ -37,7 +37,7 @@ def make_batch(chunks: Sequence[Chunk]) -> Batch:
         positions=_int32(p for chunk in chunks for p in range(chunk.num_computed, len(chunk.tokens))),
         query_starts=_int32(starts),
         context_lens=_int32(len(chunk.tokens) for chunk in chunks),
-        block_tables=np.ascontiguousarray(tables, dtype=np.int32),
+        block_tables=np.ascontiguousarray(tables[None], dtype=np.int32),
         output_rows=_int32(outputs),
     )
 

@@ -59,7 +59,7 @@ class HashExecutable:
         self._check(batch)
         self.num_steps += 1
         sequence_of = np.repeat(np.arange(len(batch.context_lens)), np.diff(batch.query_starts))
-        blocks = batch.block_tables[sequence_of, batch.positions // BLOCK_SIZE]
+        blocks = batch.block_tables[0, sequence_of, batch.positions // BLOCK_SIZE]
         self._slots[blocks * BLOCK_SIZE + batch.positions % BLOCK_SIZE] = np.stack(
             [batch.token_ids, batch.positions], axis=1
         )
@@ -67,7 +67,7 @@ class HashExecutable:
         for output, row in enumerate(batch.output_rows):
             end = batch.positions[row] + 1
             before = np.arange(max(0, end - self._window) if self._window else 0, end)
-            table = batch.block_tables[sequence_of[row]]
+            table = batch.block_tables[0, sequence_of[row]]
             read = self._slots[table[before // BLOCK_SIZE] * BLOCK_SIZE + before % BLOCK_SIZE]
             logits[output] = hashed_logits(read[:, 0], read[:, 1], self._vocab_size)
         return logits
@@ -79,10 +79,10 @@ class HashExecutable:
         assert len(batch.output_rows) <= self._limits.max_outputs
         assert batch.query_starts[0] == 0
         assert batch.query_starts[-1] == num_tokens == len(batch.positions)
-        assert len(batch.query_starts) == num_seqs + 1 == len(batch.block_tables) + 1
+        assert len(batch.query_starts) == num_seqs + 1 == batch.block_tables.shape[1] + 1
         assert (np.diff(batch.query_starts) > 0).all()
         assert (np.diff(batch.output_rows) > 0).all()
-        assert batch.block_tables.shape[1] * BLOCK_SIZE >= batch.context_lens.max()
+        assert batch.block_tables.shape[2] * BLOCK_SIZE >= batch.context_lens.max()
         for name in Batch.__slots__:
             array = getattr(batch, name)
             assert array.dtype == np.int32, name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from octavo.formats.tensor import Encoding, Tensor
@@ -25,19 +27,24 @@ SPEC = DecoderSpec(
     windows=(0, 24),
 )
 
+HYBRID = dataclasses.replace(SPEC, num_layers=5, windows=(0, 24, 24, 0, 24))
+"""One whose layers differ in what they see."""
 
-def random_llama(encoding: Encoding = Encoding.F32, max_model_len: int = 96) -> LoadedModel:
+
+def random_llama(
+    encoding: Encoding = Encoding.F32, max_model_len: int = 96, spec: DecoderSpec = SPEC
+) -> LoadedModel:
     """The model, its matrices in `encoding` (F32, Q8_0, Q4_0 or Q4_1), norms near one."""
     random = np.random.default_rng(7)
     weights = {}
-    for name, shape in weight_shapes(SPEC).items():
+    for name, shape in weight_shapes(spec).items():
         values = random.normal(1.0 if len(shape) == 1 else 0.0, 0.2, shape).astype(np.float32)
         if len(shape) == 1 or encoding is Encoding.F32:
             weights[name] = Tensor.from_array(values)
         else:
             weights[name] = _random_groups(random, shape, encoding)
-    weights["rope"] = Tensor.from_array(SPEC.rope.table(max_model_len))
-    return LoadedModel(SPEC, [0], max_model_len, weights)
+    weights["rope"] = Tensor.from_array(spec.rope.table(max_model_len))
+    return LoadedModel(spec, [0], max_model_len, weights)
 
 
 def _random_groups(random: np.random.Generator, shape: tuple[int, ...], encoding: Encoding) -> Tensor:
