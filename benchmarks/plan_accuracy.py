@@ -2,10 +2,11 @@
 
     python benchmarks/plan_accuracy.py --rps 3 --input-len 220 --output-len 64
 
-Measures the machine's roofline, makes the plan, starts a server with the flags that the plan gives, and loads
-it three ways: one request at a time, all at once, and at `--rps`. The load generator shares the machine with
-the server, as everything here does. Takes a minute or so, and wants the machine
-for itself.
+Makes the plan, starts a server with the flags that the plan gives, and loads it three ways: one request at a
+time, all at once, and at `--rps`; all of it `--turns` times, since machines that are shared have faster and
+slower minutes and random arrivals have worse and better luck. Prints medians. The load generator shares the
+machine with the server, as everything here does. Takes about a minute a turn, and wants the machine for
+itself: what other processes took of it is printed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import argparse
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from octavo.bench.dataset.choose import make_conversations
@@ -29,9 +34,18 @@ from octavo.observe.plan.service import Service
 from octavo.runtime.native import choose_isa
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the comparison."""
+
+    name: str
+    planned: float
+    measured: float
+
+
 @contextmanager
-def server(flags: str) -> Iterator[str]:
-    """`octavo serve` on a free port, until the block ends; gives its address."""
+def server(flags: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`octavo serve` on a free port, until the block ends; gives its address and its process."""
     command = [sys.executable, "-m", "octavo", "serve", *shlex.split(flags), "--host", "127.0.0.1"]
     command += ["--port", "0", "--disable-log-requests", "--log-stats-interval", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -39,7 +53,7 @@ def server(flags: str) -> Iterator[str]:
     try:
         for line in process.stderr:
             if found := re.search(r"at (http://\S+)/v1", line):
-                yield found[1]
+                yield found[1], process
                 return
         raise RuntimeError("the server stopped before it was ready")
     finally:
@@ -64,19 +78,21 @@ def load(url: str, args: argparse.Namespace, seed: int, **settings: Any) -> dict
     return measure(config, tokenizer, make_conversations(config, tokenizer))
 
 
-def rows(service: Service, alone: dict[str, Any], full: dict[str, Any], loaded: dict[str, Any]) -> list[Any]:
-    """Name, planned, measured."""
+def figures(
+    service: Service, alone: dict[str, Any], full: dict[str, Any], loaded: dict[str, Any]
+) -> list[Figure]:
+    """What the plan says beside what was measured."""
     assert service.loaded is not None
     return [
-        ("alone: TTFT p50, ms", 1e3 * service.unloaded.ttft_p50, alone["p50_ttft_ms"]),
-        ("alone: ITL p50, ms", 1e3 * service.unloaded.itl_p50, alone["p50_itl_ms"]),
-        ("all at once: requests/s", service.capacity_rps, full["request_throughput"]),
-        ("all at once: output tokens/s", service.capacity_output_tokens, full["output_throughput"]),
-        ("at the rate: TTFT p50, ms", 1e3 * service.loaded.ttft_p50, loaded["p50_ttft_ms"]),
-        ("at the rate: TTFT p95, ms", 1e3 * service.loaded.ttft_p95, loaded["p95_ttft_ms"]),
-        ("at the rate: ITL p50, ms", 1e3 * service.loaded.itl_p50, loaded["p50_itl_ms"]),
-        ("at the rate: ITL p95, ms", 1e3 * service.loaded.itl_p95, loaded["p95_itl_ms"]),
-        ("at the rate: E2E p95, ms", 1e3 * service.loaded.e2e_p95, loaded["p95_e2el_ms"]),
+        Figure("alone: TTFT p50, ms", 1e3 * service.unloaded.ttft_p50, alone["p50_ttft_ms"]),
+        Figure("alone: ITL p50, ms", 1e3 * service.unloaded.itl_p50, alone["p50_itl_ms"]),
+        Figure("all at once: requests/s", service.capacity_rps, full["request_throughput"]),
+        Figure("all at once: output tokens/s", service.capacity_output_tokens, full["output_throughput"]),
+        Figure("at the rate: TTFT p50, ms", 1e3 * service.loaded.ttft_p50, loaded["p50_ttft_ms"]),
+        Figure("at the rate: TTFT p95, ms", 1e3 * service.loaded.ttft_p95, loaded["p95_ttft_ms"]),
+        Figure("at the rate: ITL p50, ms", 1e3 * service.loaded.itl_p50, loaded["p50_itl_ms"]),
+        Figure("at the rate: ITL p95, ms", 1e3 * service.loaded.itl_p95, loaded["p95_itl_ms"]),
+        Figure("at the rate: E2E p95, ms", 1e3 * service.loaded.e2e_p95, loaded["p95_e2el_ms"]),
     ]
 
 
@@ -87,12 +103,24 @@ def main() -> None:
     parser.add_argument("--input-len", type=int, default=220)
     parser.add_argument("--output-len", type=int, default=64)
     parser.add_argument("--max-model-len", type=int, default=1024)
-    parser.add_argument("--num-prompts", type=int, default=60)
+    parser.add_argument("--num-prompts", type=int, default=100)
+    parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
 
-    threads = len(os.sched_getaffinity(0))
-    isa = choose_isa()
-    print(measure_roofline(isa, threads).line())
+    print(measure_roofline(choose_isa(), len(os.sched_getaffinity(0))).line())
+    turns = []
+    for number in range(args.turns):
+        turns.append(turn(args, number))
+        if number == 0 or args.turns > 1:
+            print(f"turn {number + 1}:")
+            report([turns[-1]])
+    if args.turns > 1:
+        print("medians:")
+        report(turns)
+
+
+def turn(args: argparse.Namespace, number: int) -> list[Figure]:
+    """A plan, and a server with the plan's flags under load."""
     config = PlanConfig(
         model=args.model,
         rps=args.rps,
@@ -104,14 +132,61 @@ def main() -> None:
     if plan.service is None or plan.service.replicas != 1 or plan.service.loaded is None:
         sys.exit("the plan wants more than one replica; lower --rps")
     flags = " ".join(plan.flags)
-    print(f"flags: {flags}")
-    with server(flags) as url:
-        alone = load(url, args, 1, num_prompts=12, max_concurrency=1)
-        full = load(url, args, 2, num_prompts=args.num_prompts)
-        loaded = load(url, args, 3, num_prompts=args.num_prompts, request_rate=args.rps)
+    with server(flags) as (url, process):
+        before = other_seconds(process.pid)
+        began = time.perf_counter()
+        alone = load(url, args, 10 * number + 1, num_prompts=12, max_concurrency=1)
+        full = load(url, args, 10 * number + 2, num_prompts=max(60, args.num_prompts // 2))
+        loaded = load(url, args, 10 * number + 3, num_prompts=args.num_prompts, request_rate=args.rps)
+        others = (other_seconds(process.pid) - before) / (time.perf_counter() - began)
+    print(f"flags: {flags}; other processes took {others:.0%} of a CPU meanwhile")
+    return figures(plan.service, alone, full, loaded)
+
+
+def report(turns: list[list[Figure]]) -> None:
+    """A line a figure: medians over the turns, and of what the plan was off in each."""
     print(f"{'':<30}{'plan':>10}{'measured':>10}{'off':>8}")
-    for name, planned, measured in rows(plan.service, alone, full, loaded):
-        print(f"{name:<30}{planned:>10.1f}{measured:>10.1f}{planned / measured - 1:>+8.0%}")
+    for same in zip(*turns, strict=True):
+        planned, measured, off = (
+            statistics.median(values)
+            for values in zip(
+                *((f.planned, f.measured, f.planned / f.measured - 1) for f in same), strict=True
+            )
+        )
+        print(f"{same[0].name:<30}{planned:>10.1f}{measured:>10.1f}{off:>+8.0%}")
+
+
+def other_seconds(server_pid: int) -> float:
+    """CPU time that processes other than this one and the server's have taken since the machine started."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    )
+    ours = 0
+    for pid in {os.getpid(), *family(server_pid)}:
+        fields = _stat(pid)
+        ours += int(fields[11]) + int(fields[12])
+    return (user + nice + system + irq + softirq + steal - ours) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """A process, its children and theirs."""
+    children = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    found = [pid]
+    for parent in found:
+        found += [child for child in children if _parent(child) == parent]
+    return found
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_stat(pid)[1])
+    except OSError:
+        return 0  # it has ended
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from octavo.config import EngineConfig
@@ -41,6 +41,10 @@ class MeasuredCost:
         if prompt_tokens:
             seconds += self.prompts.seconds(prompt_tokens, prompt_pairs) - self.prompts.seconds(0, 0)
         return seconds
+
+    def delays(self, num_decodes: int) -> Sequence[float]:
+        """None: an engine has no clients."""
+        return ()
 
 
 def measure(config: EngineConfig, progress: Callable[[str], object]) -> MeasuredCost:

@@ -1,7 +1,8 @@
 """What serving adds to the steps of the bare engine: messages between processes, text, HTTP, the clients.
 
 A server is started on this machine and a few streams are read from it. What they take longer than the steps
-that the engine has to run for them is put down as seconds for each step and each of its sequences.
+that the engine has to run for them is put down as seconds for each step and each of its sequences. Where the
+server and its clients share the CPUs with the engine, tokens come unevenly: their gaps are kept too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from octavo.bench.dataset.choose import make_conversations
 from octavo.bench.load.config import LoadConfig
 from octavo.bench.load.openai_api import OpenAIServer
+from octavo.bench.load.outcome import Outcome
 from octavo.bench.load.run import run_load, wait_until_ready
 from octavo.config import EngineConfig
 from octavo.engine.block_pool import blocks_for
@@ -28,21 +31,43 @@ from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 _BATCHES = (1, 8)
 _PROMPT = 32
 _OUTPUT = 32
-_ROUNDS = 2
+_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 16
+_SECONDS = 2.0
+"""Enough of a batch: with more rounds the tail of the gaps is seen better, but a large model is slow."""
 _START_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
+class Streams:
+    """What clients saw of `batch` streams at a time: seconds for a token, the median stream's, and the gaps.
+
+    A gap is between two pieces of text, which may hold more than one token.
+    """
+
+    batch: int
+    token_seconds: float
+    gaps: tuple[float, ...]
+
+
 class ServedCost:
     """The engine's steps, each longer by `per_step` and by `per_sequence` for each sequence that decodes."""
 
-    engine: StepCost
-    per_step: float
-    per_sequence: float
+    def __init__(self, engine: StepCost, per_step: float, per_sequence: float, streams: Sequence[Streams]):
+        """`streams` of some batch sizes say how unevenly tokens come; none of them: evenly."""
+        self._engine = engine
+        self._per_step = per_step
+        self._per_sequence = per_sequence
+        self._delays = {each.batch: tuple(gap - each.token_seconds for gap in each.gaps) for each in streams}
 
     def seconds(self, work: StepWork) -> float:
         """How long a step with that work takes in a server."""
-        return self.engine.seconds(work) + self.per_step + self.per_sequence * work.num_decodes
+        return self._engine.seconds(work) + self._per_step + self._per_sequence * work.num_decodes
+
+    def delays(self, num_decodes: int) -> Sequence[float]:
+        """Those of the batch size that is nearest."""
+        if not self._delays:
+            return ()
+        return self._delays[min(self._delays, key=lambda batch: abs(batch - num_decodes))]
 
 
 def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[str], object]) -> ServedCost:
@@ -56,12 +81,12 @@ def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[
     progress("starting a server")
     tokenizer = load_tokenizer(resolve_model(config.model), config.tokenizer)
     with _server(config, max(batches) * blocks_for(prompt + output + 1)) as url:
-        added = []
+        streams = []
         for batch in batches:
             progress(f"reading {batch} streams")
-            expected = _expected_gap(engine, batch, prompt, output)
-            added.append(_gap(url, tokenizer, batch, prompt, output) - expected)
-    return ServedCost(engine, *share_out(batches, added))
+            streams.append(_read_streams(url, tokenizer, batch, prompt, output))
+    added = [each.token_seconds - _expected_gap(engine, each.batch, prompt, output) for each in streams]
+    return ServedCost(engine, *share_out(batches, added), streams)
 
 
 def share_out(batches: list[int], added: list[float]) -> tuple[float, float]:
@@ -82,11 +107,11 @@ def _expected_gap(engine: StepCost, batch: int, prompt: int, output: int) -> flo
     )
 
 
-def _gap(url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -> float:
-    """The time between tokens that `batch` clients see, the median of all requests of some rounds."""
+def _read_streams(url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -> Streams:
+    """What `batch` clients see, over some rounds."""
     config = LoadConfig(
         base_url=url,
-        num_prompts=batch * (_ROUNDS + 1),
+        num_prompts=batch * (_MOST_ROUNDS + 1),
         input_len=prompt,
         output_len=output,
         ignore_eos=True,
@@ -96,18 +121,35 @@ def _gap(url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -
     conversations = make_conversations(config, tokenizer)
     server = OpenAIServer(config, None, tokenizer)
 
-    async def read() -> list[float]:
+    async def read() -> list[list[Outcome]]:
         await wait_until_ready(server, conversations[0], _START_SECONDS)
-        found = []
-        for number in range(1, _ROUNDS + 1):
-            several = conversations[number * batch : (number + 1) * batch]
+        rounds: list[list[Outcome]] = []
+        began = time.perf_counter()
+        while len(rounds) < _MOST_ROUNDS:
+            if len(rounds) >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS:
+                break
+            first = batch * (len(rounds) + 1)
+            several = conversations[first : first + batch]
             outcomes = (await run_load(server, several, config, lambda _: None)).outcomes
             if failed := [outcome.error for outcome in outcomes if not outcome.ok]:
                 raise ValueError(f"a server of this model does not answer: {failed[0]}")
-            found += [outcome.tpot for outcome in outcomes]
-        return found
+            rounds.append(outcomes)
+        return rounds
 
-    return statistics.median(asyncio.run(read()))
+    rounds = asyncio.run(read())
+    token_seconds = statistics.median(outcome.tpot for outcomes in rounds for outcome in outcomes)
+    return Streams(batch, token_seconds, tuple(gap for outcomes in rounds for gap in gaps_together(outcomes)))
+
+
+def gaps_together(outcomes: list[Outcome]) -> Iterator[float]:
+    """The gaps that began when every stream had its first token: no prompt is in them."""
+    together = max(outcome.start + outcome.ttft for outcome in outcomes)
+    for outcome in outcomes:
+        now = outcome.start + outcome.ttft
+        for gap in outcome.gaps:
+            if now >= together:
+                yield gap
+            now += gap
 
 
 @contextmanager

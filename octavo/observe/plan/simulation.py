@@ -54,6 +54,7 @@ class Simulation:
         """Serve the load to its end. Each request must fit the KV cache alone."""
         scheduler = Scheduler(self._settings, BlockPool(self._num_blocks), None)
         arrivals = _arrivals(load, seed)
+        draw = random.Random(seed)
         outcome = Outcome()
         last_token: dict[str, float] = {}
         now, position = 0.0, 0
@@ -64,14 +65,16 @@ class Simulation:
                 scheduler.add(arrivals[position])
                 position += 1
             step = scheduler.schedule(now)
-            seconds = self._cost.seconds(_work(step))
+            work = _work(step)
+            seconds, delays = self._cost.seconds(work), self._cost.delays(work.num_decodes)
             now += seconds
             scheduler.update(step)
             scheduler.observe(step, seconds)
             outcome.most_running = max(outcome.most_running, len(scheduler.running))
             for sequence in step.sequences:
                 if sequence.num_computed_tokens == len(sequence.token_ids):
-                    _append(sequence, now, last_token, outcome)
+                    delay = draw.choice(delays) if delays else 0.0
+                    _append(sequence, now, delay, last_token, outcome)
                     if sequence.finish_reason():
                         scheduler.remove(sequence)
                         outcome.e2e.append(now - sequence.arrival_time)
@@ -80,13 +83,16 @@ class Simulation:
         return outcome
 
 
-def _append(sequence: Sequence, now: float, last_token: dict[str, float], outcome: Outcome) -> None:
+def _append(
+    sequence: Sequence, now: float, delay: float, last_token: dict[str, float], outcome: Outcome
+) -> None:
+    """A token, made `now`; the gap before it is longer by `delay` for whoever reads it."""
     sequence.token_ids.append(0)
     last = last_token.get(sequence.request_id)
     if last is None:
         outcome.ttft.append(now - sequence.arrival_time)
     else:
-        outcome.gaps.append(now - last)
+        outcome.gaps.append(max(0.0, now - last + delay))
     last_token[sequence.request_id] = now
 
 

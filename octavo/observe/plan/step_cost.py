@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,10 +32,17 @@ class StepWork:
 
 
 class StepCost(Protocol):
-    """A model of how long steps take."""
+    """A model of how long steps take, and of how evenly their tokens reach the clients."""
 
     def seconds(self, work: StepWork) -> float:
         """How long a step with that work takes."""
+        ...
+
+    def delays(self, num_decodes: int) -> Sequence[float]:
+        """Samples of what a client's gap between tokens differs by from the steps between them.
+
+        For steps in which `num_decodes` sequences decode, in seconds. Empty where tokens come evenly.
+        """
         ...
 
 
@@ -62,6 +70,10 @@ class Roofline:
         rate = device.flops_8bit if self.eight_bit else device.flops_16bit
         computing = (linear / rate + attention / device.flops_16bit) / (self.count * REACHED_FLOPS)
         return max(reading, computing) + self._communication(work.num_tokens) + STEP_OVERHEAD
+
+    def delays(self, num_decodes: int) -> Sequence[float]:
+        """None: how a server's host delivers is not on the data sheet."""
+        return ()
 
     def _communication(self, num_tokens: int) -> float:
         if self.count == 1:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from octavo.bench.load.outcome import Outcome
 from octavo.config import EngineConfig
-from octavo.observe.plan.serving_cost import ServedCost, measure_serving, share_out
+from octavo.observe.plan.serving_cost import ServedCost, Streams, gaps_together, measure_serving, share_out
 from octavo.observe.plan.step_cost import StepWork
 
 
@@ -20,11 +21,29 @@ class Fixed:
     def seconds(self, work: StepWork) -> float:
         return self.time
 
+    def delays(self, num_decodes: int) -> tuple[float, ...]:
+        return ()
+
 
 def test_only_sequences_that_decode_are_streams():
-    cost = ServedCost(Fixed(0.01), per_step=0.002, per_sequence=0.0001)
+    cost = ServedCost(Fixed(0.01), 0.002, 0.0001, ())
     assert cost.seconds(StepWork(50, 20_000, 50)) == pytest.approx(0.012)
     assert cost.seconds(StepWork(58, 24_000, 4050, 8, 4000)) == pytest.approx(0.0128)
+
+
+def test_gaps_are_those_of_the_nearest_batch():
+    streams = [Streams(1, 0.003, (0.002, 0.004)), Streams(8, 0.005, (0.015,))]
+    cost = ServedCost(Fixed(0.01), 0.0, 0.0, streams)
+    assert cost.delays(1) == cost.delays(4) == pytest.approx((-0.001, 0.001))
+    assert cost.delays(5) == cost.delays(16) == pytest.approx((0.01,))
+    assert ServedCost(Fixed(0.01), 0.0, 0.0, ()).delays(1) == ()
+
+
+def test_gaps_with_a_prompt_are_left_out():
+    early = Outcome(32, start=0.0, ttft=1.0, gaps=[5.0, 0.1, 0.2])
+    late = Outcome(32, start=1.0, ttft=3.0, gaps=[0.3, 0.4])
+    # The second's prompt was computed until 4.0, in the first one's gap from 1.0 to 6.0.
+    assert list(gaps_together([early, late])) == [0.1, 0.2, 0.3, 0.4]
 
 
 @pytest.mark.parametrize(

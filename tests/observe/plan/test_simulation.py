@@ -31,15 +31,22 @@ class Constant:
         self.steps.append(work)
         return 1.0
 
+    def delays(self, num_decodes: int) -> tuple[float, ...]:
+        return ()
+
 
 @dataclass
 class PerToken:
-    """So long for each token."""
+    """So long for each token; clients get them `uneven`ly."""
 
     token_seconds: float
+    uneven: tuple[float, ...] = ()
 
     def seconds(self, work: StepWork) -> float:
         return self.token_seconds * work.num_tokens
+
+    def delays(self, num_decodes: int) -> tuple[float, ...]:
+        return self.uneven
 
 
 def test_one_request_by_hand() -> None:
@@ -81,6 +88,15 @@ def test_it_takes_as_many_steps_as_the_engine(num_blocks: int) -> None:
 def test_slower_steps_stretch_everything() -> None:
     fast, slow = (Simulation(PerToken(s), SETTINGS, 100).run(Load(None, 50, 10, 12)) for s in (0.001, 0.002))
     assert slow.seconds == pytest.approx(2 * fast.seconds, rel=0.1)
+
+
+def test_tokens_come_unevenly_and_no_later_in_all() -> None:
+    load = Load(None, 10, 101, 1)
+    even = Simulation(PerToken(0.01), SETTINGS, 100).run(load)
+    uneven = Simulation(PerToken(0.01, (-0.02, -0.002, 0.022)), SETTINGS, 100).run(load)
+    assert uneven.e2e == even.e2e
+    assert {round(gap, 3) for gap in even.gaps} == {0.01}
+    assert {round(gap, 3) for gap in uneven.gaps} == {0.0, 0.008, 0.032}  # no gap is less than none
 
 
 def test_a_load_that_is_too_much_queues() -> None:
