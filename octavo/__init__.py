@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from octavo.outputs import CompletionOutput, Logprob, RequestOutput
     from octavo.request import TextPrompt, TokensPrompt
     from octavo.sampling_params import RequestOutputKind, SamplingParams
+    from octavo.structured.params import StructuredOutputsParams
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "EngineConfig": "octavo.config",
     "SamplingParams": "octavo.sampling_params",
     "RequestOutputKind": "octavo.sampling_params",
+    "StructuredOutputsParams": "octavo.structured.params",
     "RequestOutput": "octavo.outputs",
     "CompletionOutput": "octavo.outputs",
     "Logprob": "octavo.outputs",
@@ -49,6 +51,7 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TextPrompt",
     "TokensPrompt",
 ]

@@ -21,7 +21,7 @@ from octavo.engine.engine import Engine
 from octavo.engine.output_processor import OutputProcessor
 from octavo.interrupts import deferred_interrupts
 from octavo.model.generation_config import sampling_defaults
-from octavo.model.load import read_model_info, resolve_model
+from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.progress import JobProgress
 from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_policy_takes, check_text
@@ -51,14 +51,15 @@ class LLM:
         info = read_model_info(path)
         self._sampling_defaults = sampling_defaults(info.sampling, config)
         self._tokenizer = load_tokenizer(path, config.tokenizer)
-        self._engine: Engine | None = build_engine(config)
         self._requests = RequestBuilder(
             self._tokenizer,
             vocab_size=info.spec.vocab_size,
-            max_model_len=self._engine.ready().max_model_len,
+            max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
             eos_token_ids=info.eos_token_ids,
             seed=config.seed,
         )
+        self._engine: Engine | None = build_engine(config, self._requests.grammars)
+        self._requests.max_model_len = self._engine.ready().max_model_len
         self._ids = itertools.count()
 
     def generate(

@@ -12,6 +12,7 @@ import msgspec
 from octavo.sampling.bad_words import bad_word_tokens
 from octavo.sampling.state import check_token_ids
 from octavo.sampling_params import SamplingParams, check_integer
+from octavo.structured.compiler import GrammarCompiler
 
 if TYPE_CHECKING:
     from octavo.tokenizer.tokenizer import Tokenizer
@@ -67,6 +68,7 @@ class RequestBuilder:
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
         self.eos_token_ids = eos_token_ids
+        self.grammars = GrammarCompiler(lambda: tokenizer, vocab_size, eos_token_ids)
         self._seeds = random.Random(seed)
         self._params_encoder = msgspec.msgpack.Encoder()
         self._params_decoder = msgspec.msgpack.Decoder(SamplingParams)
@@ -87,7 +89,8 @@ class RequestBuilder:
         Requests of one `group` share KV blocks even where prefix caching is off.
         `max_tokens` is at most what the model's length leaves after the prompt, and that when it is None.
         Raises ValueError, its message beginning with the field, for a prompt that is empty, is not text or
-        token ids of the vocabulary, or leaves no room for a token; and for parameters out of bounds.
+        token ids of the vocabulary, or leaves no room for a token; and for parameters out of bounds. Blocks
+        while a grammar of `structured_outputs` is compiled that `grammars` has not compiled lately.
         """
         text, token_ids, salt = self._read(prompt)
         check_text("request_id", request_id)
@@ -116,6 +119,8 @@ class RequestBuilder:
         params = self._own(params)
         params.bad_words_token_ids += bad_word_tokens(params.bad_words, self.tokenizer)
         check_token_ids(params, self.vocab_size, self.eos_token_ids)
+        if params.structured_outputs is not None:
+            self.grammars.check(params.structured_outputs)
         params.max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         params.min_tokens = min(params.min_tokens, params.max_tokens)
         if params.seed is None:

@@ -7,6 +7,8 @@ from enum import Enum
 
 import msgspec
 
+from octavo.structured.params import StructuredOutputsParams
+
 MAX_N = 128
 MAX_LOGPROBS = 100
 MAX_STOP_STRINGS = 64
@@ -15,6 +17,10 @@ MAX_LOGIT_BIAS = 4096
 MAX_BAD_WORDS = 1024
 MAX_BAD_WORD_CHARACTERS = 16384
 SEED_RANGE = (-(2**63), 2**63 - 1)
+
+
+GuidedDecodingParams = StructuredOutputsParams
+"""vLLM's older name."""
 
 
 class RequestOutputKind(Enum):
@@ -36,6 +42,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     `bad_words_token_ids` are their tokens and more such sequences, filled in when a request is made.
     `skip_reading_prefix_cache` computes the whole prompt anew, as `prompt_logprobs` always does; what it
     computes is cached for others.
+    `structured_outputs` is the form of the output, which ends where that does, `min_tokens` or not.
 
     Raises ValueError that names the field, what it got and what it takes.
     """
@@ -67,6 +74,9 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     bad_words: list[str] = msgspec.field(default_factory=list)
     bad_words_token_ids: list[list[int]] = msgspec.field(default_factory=list)
     skip_reading_prefix_cache: bool | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None
+    """The older name of `structured_outputs`; None once this is made."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -79,6 +89,10 @@ class SamplingParams(msgspec.Struct, kw_only=True):
             self.logit_bias = {int(token): float(bias) for token, bias in self.logit_bias.items()}
         if self.top_k == -1:
             self.top_k = 0
+        if self.guided_decoding is not None:
+            if self.structured_outputs is not None:
+                raise ValueError("guided_decoding is the older name of structured_outputs; give one of them")
+            self.structured_outputs, self.guided_decoding = self.guided_decoding, None
         self._check()
 
     @property
@@ -148,6 +162,8 @@ class SamplingParams(msgspec.Struct, kw_only=True):
         self._check_bad_words()
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise ValueError("allowed_token_ids must not be empty; leave it out to allow every token")
+        if self.ignore_eos and self.structured_outputs is not None:
+            raise ValueError("ignore_eos: not with structured_outputs, which say where the output ends")
 
     def _check_bad_words(self) -> None:
         if len(self.bad_words) > MAX_BAD_WORDS:

@@ -38,11 +38,15 @@ from octavo.model.load import read_model_info, resolve_max_model_len, resolve_mo
 from octavo.outputs import RequestOutput
 from octavo.request import Prompt, RequestBuilder, check_policy_takes
 from octavo.sampling_params import SamplingParams
+from octavo.structured.params import StructuredOutputsParams
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["AsyncEngine", "EngineDeadError"]
 
 _log = logging.getLogger(__name__)
+
+_COMPILE_SECONDS = 20.0
+"""Bound on the time that a request waits for its grammar. llguidance's limits keep it far shorter."""
 
 
 class Mailbox:
@@ -172,6 +176,8 @@ class AsyncEngine:
         if self._dead is not None:
             raise EngineDeadError(self._dead)
         check_policy_takes(priority, self.config.scheduling_policy)
+        if params.structured_outputs is not None:
+            await self.check_structured_outputs(params.structured_outputs)
         request = self._requests.build(
             prompt, params, request_id, priority=priority, cache_salt=cache_salt, user=user, group=group
         )
@@ -192,6 +198,19 @@ class AsyncEngine:
         finally:
             if not state.finished:
                 self.abort(request_id)
+
+    async def check_structured_outputs(self, params: StructuredOutputsParams) -> None:
+        """Raise ValueError, naming the field, unless outputs can have that form.
+
+        Compiles the grammar on a thread; what was compiled lately is kept.
+        """
+        compiling = asyncio.wrap_future(self._requests.grammars.submit(params))
+        try:
+            await asyncio.wait_for(compiling, _COMPILE_SECONDS)
+        except TimeoutError:
+            raise ValueError(
+                f"structured_outputs.{params.kind} takes longer than {_COMPILE_SECONDS:g} s to compile"
+            ) from None
 
     def abort(self, request_id: str, reason: str = "abort") -> None:
         """End a request with that finish reason; ignores one that is not open."""

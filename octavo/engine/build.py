@@ -21,13 +21,15 @@ from octavo.engine.memory import num_kv_blocks
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.engine.token_budget import Targets
 from octavo.model.decoder import trace
-from octavo.model.load import LoadedModel, load_model
+from octavo.model.load import LoadedModel, load_model, resolve_model
 from octavo.model.spec import DecoderSpec
 from octavo.runtime.backend import BLOCK_SIZE, Backend, KVCacheSpec, Limits
 from octavo.runtime.program import Program, Rows
+from octavo.structured.compiler import GrammarCompiler
 
 if TYPE_CHECKING:
     from octavo.runtime.packed_cache import PackedCache
+    from octavo.tokenizer.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +37,10 @@ _PROMPT_LOGPROB_ROWS = 64
 """Rows of logits in a step beyond one a sequence: what prompts that want log probabilities share."""
 
 
-def build_engine(config: EngineConfig) -> Engine:
+def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) -> Engine:
     """Load and compile the model of `config`, size its KV cache, and make its engine.
+
+    `grammars` are those of the model's tokenizer, by default a compiler of the engine's own.
 
     Raises ValueError, naming the file or the flag, for a model or settings that can not run here.
     """
@@ -100,7 +104,15 @@ def build_engine(config: EngineConfig) -> Engine:
         isa=chosen.isa,
         followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
     )
-    return Engine(executable, settings, offload)
+    if grammars is None:
+        grammars = GrammarCompiler(lambda: _tokenizer(config), model.spec.vocab_size, model.eos_token_ids)
+    return Engine(executable, settings, offload, grammars)
+
+
+def _tokenizer(config: EngineConfig) -> Tokenizer:
+    from octavo.tokenizer.tokenizer import load_tokenizer
+
+    return load_tokenizer(resolve_model(config.model), config.tokenizer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.block_residency import BlockResidency
 from octavo.engine.describe import describe
+from octavo.engine.grammar_queue import GrammarQueue
 from octavo.engine.kv_offload.kv_offload import KVOffload
 from octavo.engine.messages import (
     AddRequest,
@@ -31,11 +32,12 @@ from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Executable
 from octavo.sampling.sampler import SampledToken
 from octavo.sampling.state import SamplingState
+from octavo.structured.compiler import GrammarCompiler
 
 _log = logging.getLogger(__name__)
 
-_DISK_WAIT_SECONDS = 0.01
-"""How long a step with nothing to run waits for what is being read from disk, at most."""
+_WAIT_SECONDS = 0.01
+"""How long a step with nothing to run waits for what is being read from disk or compiled, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,16 @@ class Engine:
     """
 
     def __init__(
-        self, executable: Executable, settings: EngineSettings, offload: KVOffload | None = None
+        self,
+        executable: Executable,
+        settings: EngineSettings,
+        offload: KVOffload | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         """Allocates the KV cache of `executable`, which must be able to run steps of these settings.
 
-        `offload` has the tiers for blocks that the cache has no room for.
+        `offload` has the tiers for blocks that the cache has no room for. Without `grammars` no request for
+        a structured output can run.
         """
         executable.allocate_kv_cache(settings.num_blocks)
         self._executable = executable
@@ -84,6 +91,7 @@ class Engine:
         self._hasher = BlockHasher(settings.hash_algorithm)
         self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache, offload)
         self._offload = offload
+        self._grammar_queue = None if grammars is None else GrammarQueue(grammars)
         self._batches = BatchBuilder(
             settings.scheduler.max_num_seqs,
             settings.scheduler.max_num_batched_tokens,
@@ -130,14 +138,19 @@ class Engine:
             self._early_outputs.append(SequenceOutput(request.request_id, [], *ended))
             return
         self._sequences[request.request_id] = sequence
-        self._scheduler.add(sequence)
+        if request.params.structured_outputs is None:
+            self._scheduler.add(sequence)
+        else:
+            assert self._grammar_queue is not None
+            self._grammar_queue.add(sequence, request)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Stop these requests and free their blocks; they give no more output. Unknown ids are ignored."""
         for request_id in request_ids:
             sequence = self._sequences.get(request_id)
             if sequence is not None:
-                self._scheduler.remove(sequence)
+                if self._grammar_queue is None or not self._grammar_queue.discard(sequence):
+                    self._scheduler.remove(sequence)
                 self._forget(sequence)
 
     def reset_prefix_cache(self) -> None:
@@ -169,6 +182,8 @@ class Engine:
         outputs, self._early_outputs = self._early_outputs, []
         if self._offload is not None:
             self._offload.collect()
+        if self._grammar_queue:
+            outputs += self._take_compiled(self._grammar_queue)
         step = self._scheduler.schedule(time.monotonic())
         self._last_step = step
         for sequence in step.preempted:
@@ -188,7 +203,9 @@ class Engine:
             self._scheduler.update(step)
             outputs += self._append(built.sampling, sampled)
         elif self._offload is not None and not outputs and self._scheduler.num_waiting:
-            self._offload.wait(_DISK_WAIT_SECONDS)
+            self._offload.wait(_WAIT_SECONDS)
+        elif self._grammar_queue and not outputs:
+            self._grammar_queue.wait(_WAIT_SECONDS)
         seconds = time.perf_counter() - started
         if step.sequences:
             self._scheduler.observe(step, seconds)
@@ -197,6 +214,8 @@ class Engine:
     def _sequence(self, request: AddRequest) -> Sequence:
         """Raises ValueError for a request that can not run."""
         vocab_size = self._settings.vocab_size
+        if request.params.structured_outputs is not None and self._grammar_queue is None:
+            raise ValueError("structured_outputs needs an engine that compiles grammars")
         if not request.prompt_token_ids:
             raise ValueError("prompt_token_ids must not be empty")
         for name in ("prompt_token_ids", "output_token_ids"):
@@ -230,6 +249,9 @@ class Engine:
     def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
         if built.sampling_rows is not None:
             logits = logits[built.sampling_rows]
+        for sequence in built.sampling:
+            if sequence.matcher is not None:
+                sequence.sampling.restrict(sequence.matcher.mask())
         return self._executable.sampler.sample(logits, [sequence.sampling for sequence in built.sampling])
 
     def _read_prompt_logprobs(self, prompt_rows: list[PromptRows], logits: NDArray[np.float32]) -> None:
@@ -245,6 +267,11 @@ class Engine:
         """Give each sequence its token; those that end leave the scheduler."""
         outputs = []
         for sequence, token in zip(sequences, sampled, strict=True):
+            if sequence.matcher is not None:
+                sequence.matcher.append(token.token_id)
+                if sequence.matcher.failure:
+                    outputs.append(self._fail(sequence, sequence.matcher.failure))
+                    continue
             sequence.token_ids.append(token.token_id)
             sequence.sampling.append(token.token_id)
             output = SequenceOutput(
@@ -265,6 +292,22 @@ class Engine:
             outputs.append(output)
         return outputs
 
+    def _take_compiled(self, queue: GrammarQueue) -> list[SequenceOutput]:
+        """Queue the sequences whose grammar is ready; returns the ends of those that have none."""
+        ready, failed = queue.take_ready()
+        for sequence in ready:
+            self._scheduler.add(sequence)
+        for sequence in failed:
+            self._forget(sequence)
+        return [SequenceOutput(each.request_id, [], finish_reason="abort") for each in failed]
+
+    def _fail(self, sequence: Sequence, reason: str) -> SequenceOutput:
+        """End a sequence whose output can not go on as it must."""
+        _log.warning("request %s can not go on: %s", sequence.request_id, reason)
+        self._scheduler.remove(sequence)
+        self._forget(sequence)
+        return SequenceOutput(sequence.request_id, [], finish_reason="abort")
+
     def _forget(self, sequence: Sequence) -> None:
         self._batches.release(sequence)
         del self._sequences[sequence.request_id]
@@ -279,7 +322,7 @@ class Engine:
         cache = self._prefix_cache
         return SchedulerStats(
             num_running=len(self._scheduler.running),
-            num_waiting=self._scheduler.num_waiting,
+            num_waiting=self._scheduler.num_waiting + len(self._grammar_queue or ()),
             num_blocks=self._pool.num_blocks,
             num_free_blocks=self._pool.num_free,
             num_preemptions=self._scheduler.num_preemptions,

@@ -9,6 +9,7 @@ from octavo.engine.kv_offload.disk_reader import Load
 from octavo.engine.messages import AddRequest, TokenLogprobs
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
+from octavo.structured.matcher import Matcher
 
 
 class Status(Enum):
@@ -37,6 +38,7 @@ class Sequence:
         "has_pending_blocks",
         "is_long",
         "load",
+        "matcher",
         "max_length",
         "num_cached_tokens",
         "num_computed_tokens",
@@ -114,6 +116,8 @@ class Sequence:
         """Prompt tokens that the prefix cache gave when the sequence was first admitted."""
 
         self.sampling = sampling
+        self.matcher: Matcher | None = None
+        """Where the output is in its grammar, if it has one."""
         self.eos_token_ids = frozenset(() if params.ignore_eos else request.eos_token_ids)
         self.stop_token_ids = frozenset(params.stop_token_ids)
         max_tokens = max_model_len if params.max_tokens is None else params.max_tokens

@@ -68,7 +68,7 @@ def make_plan(state: SamplingState) -> _native.SamplingPlan:
     state.plan = _native.SamplingPlan(
         vocab_size=state.vocab_size,
         num_prompt=state.num_prompt,
-        min_tokens=params.min_tokens,
+        min_tokens=state.min_tokens,
         greedy=params.greedy,
         scale=1.0 if params.greedy else LOG2_E / params.temperature,
         floor=float(log2_floor(params.min_p)),

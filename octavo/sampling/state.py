@@ -63,6 +63,7 @@ class SamplingState:
         "bias_ids",
         "counts",
         "mask",
+        "min_tokens",
         "num_outputs",
         "num_prompt",
         "params",
@@ -92,8 +93,11 @@ class SamplingState:
         """What the native sampler makes of `params` when it first sees them."""
 
         self.mask: NDArray[np.uint32] | None = None
-        """Whoever restricts the output token by token sets `[ceil(V / 32)]` words here before the next one is
-        chosen: bit `i % 32` of word `i // 32` says whether token `i` may come. None allows all."""
+        """The tokens that may come next, `[ceil(V / 32)]` words: bit `i % 32` of word `i // 32` is token `i`.
+        None allows all. See `restrict`."""
+
+        # Where the output is structured, its end is known best by whoever makes the mask.
+        self.min_tokens = 0 if params.structured_outputs is not None else params.min_tokens
 
         self.allowed_ids = None if params.allowed_token_ids is None else _ids(params.allowed_token_ids)
         self.bad_words: BadWords | None = None
@@ -134,6 +138,18 @@ class SamplingState:
         if self.bad_words is not None:
             self.bad_words.append(token_id)
 
+    def restrict(self, mask: NDArray[np.uint32]) -> None:
+        """Allow only the tokens of `mask` to come next, in a structured output.
+
+        `min_tokens` keeps out the tokens that end the sequence as long as there are others.
+        """
+        if self.num_outputs < self.params.min_tokens:
+            going_on = mask.copy()
+            words, bits = np.divmod(self.stop_ids, 32)
+            np.bitwise_and.at(going_on, words, ~(np.uint32(1) << bits.astype(np.uint32)))
+            mask = going_on if going_on.any() else mask
+        self.mask = mask
+
     @property
     def position(self) -> int:
         """Position in the sequence, prompt included, of the token that comes next."""
@@ -142,7 +158,7 @@ class SamplingState:
     @property
     def forbids_stop(self) -> bool:
         """Whether `min_tokens` still keeps the sequence from ending."""
-        return self.num_outputs < self.params.min_tokens
+        return self.num_outputs < self.min_tokens
 
     @property
     def plain_greedy(self) -> bool:

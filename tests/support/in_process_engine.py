@@ -102,7 +102,7 @@ class InProcessEngine(AsyncEngine):
             followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
         )
         limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
-        engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings)
+        engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings, grammars=self._requests.grammars)
         self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
         self.fake_client.on_state = self._take_state
         self.ready = engine.ready()

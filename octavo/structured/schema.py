@@ -1,0 +1,91 @@
+"""A JSON schema before it is compiled: read, bounded, and with what a request says of all its objects."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from octavo.structured.params import MAX_SCHEMA_CHARACTERS
+
+MAX_MULTIPLE = 10_000
+"""Bound on the least common multiple of all `multipleOf` of a schema, decimal points left out: compiling
+takes an automaton with as many states."""
+_MULTIPLE_OF = re.compile(r'"multipleOf"\s*:\s*(-?[0-9.eE+-]+)')
+
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMAS = (
+    "additionalProperties",
+    "additionalItems",
+    "items",
+    "prefixItems",
+    "contains",
+    "propertyNames",
+    "not",
+    "allOf",
+    "anyOf",
+    "oneOf",
+)
+
+
+def read_schema(schema: str | dict[str, Any], name: str) -> Any:
+    """A schema as Python objects; raises ValueError, about `name`, for text that is not JSON or too long."""
+    try:
+        found = json.loads(schema) if isinstance(schema, str) else schema
+        text = json.dumps(found)
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{name}: not a JSON schema: {reason}") from None
+    if not isinstance(found, dict | bool):
+        raise ValueError(f"{name}: a JSON schema is an object, got {type(found).__name__}")
+    if len(text) > MAX_SCHEMA_CHARACTERS:
+        raise ValueError(f"{name} takes at most {MAX_SCHEMA_CHARACTERS} characters, got {len(text)}")
+    check_multiples(text, name)
+    return found
+
+
+def close_objects(schema: Any) -> Any:
+    """A copy in which objects that name properties have no others, unless they say so themselves."""
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    for key in _MAPS:
+        if isinstance(closed.get(key), dict):
+            closed[key] = {name: close_objects(each) for name, each in closed[key].items()}
+    for key in _SCHEMAS:
+        value = closed.get(key)
+        if isinstance(value, list):
+            closed[key] = [close_objects(each) for each in value]
+        elif isinstance(value, dict):
+            closed[key] = close_objects(value)
+    if "properties" in closed or "patternProperties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def check_multiples(text: str, name: str) -> None:
+    """Raise ValueError, about `name`, if the `multipleOf` in `text` would take too long to compile."""
+    least = 1
+    for multiple in _multiples(text):
+        least = math.lcm(least, multiple)
+        if least > MAX_MULTIPLE:
+            raise ValueError(
+                f"{name}: multipleOf must have a least common multiple of at most {MAX_MULTIPLE}, with "
+                "decimal points left out"
+            )
+
+
+def _multiples(text: str) -> Iterator[int]:
+    # JSON inside a grammar may spell the key with escapes.
+    plain = re.sub(r"\\u00([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), text)
+    for match in _MULTIPLE_OF.finditer(plain):
+        try:
+            _, digits, exponent = Decimal(match[1]).as_tuple()
+        except InvalidOperation:
+            continue
+        if isinstance(exponent, int) and any(digits):
+            number = int("".join(map(str, digits))) * 10 ** min(max(exponent, 0), 9)
+            yield number
