@@ -21,11 +21,12 @@ from octavo.engine.engine import Engine
 from octavo.engine.output_processor import OutputProcessor
 from octavo.interrupts import deferred_interrupts
 from octavo.model.generation_config import sampling_defaults
-from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
+from octavo.model.load import read_model_info, resolve_model
 from octavo.outputs import RequestOutput
 from octavo.progress import JobProgress
 from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_policy_takes, check_text
 from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.structured.compiler import GrammarCompiler
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from octavo.vllm_arguments import engine_config
 
@@ -51,15 +52,16 @@ class LLM:
         info = read_model_info(path)
         self._sampling_defaults = sampling_defaults(info.sampling, config)
         self._tokenizer = load_tokenizer(path, config.tokenizer)
+        grammars = GrammarCompiler(lambda: self._tokenizer, info.spec.vocab_size, info.eos_token_ids)
+        self._engine: Engine | None = build_engine(config, grammars)
         self._requests = RequestBuilder(
             self._tokenizer,
             vocab_size=info.spec.vocab_size,
-            max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
+            max_model_len=self._engine.ready().max_model_len,
             eos_token_ids=info.eos_token_ids,
             seed=config.seed,
+            grammars=grammars,
         )
-        self._engine: Engine | None = build_engine(config, self._requests.grammars)
-        self._requests.max_model_len = self._engine.ready().max_model_len
         self._ids = itertools.count()
 
     def generate(

@@ -63,12 +63,14 @@ class RequestBuilder:
         max_model_len: int,
         eos_token_ids: list[int],
         seed: int,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
+        """`grammars` are by default a compiler of its own."""
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
         self.eos_token_ids = eos_token_ids
-        self.grammars = GrammarCompiler(lambda: tokenizer, vocab_size, eos_token_ids)
+        self.grammars = grammars or GrammarCompiler(lambda: tokenizer, vocab_size, eos_token_ids)
         self._seeds = random.Random(seed)
         self._params_encoder = msgspec.msgpack.Encoder()
         self._params_decoder = msgspec.msgpack.Decoder(SamplingParams)

@@ -32,7 +32,7 @@ def llm(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> LLM:
     monkeypatch.setattr(octavo.llm, "resolve_model", Path)
     monkeypatch.setattr(octavo.llm, "read_model_info", lambda path: info)
     monkeypatch.setattr(octavo.llm, "load_tokenizer", lambda path, override: TOKENIZER)
-    monkeypatch.setattr(octavo.llm, "build_engine", lambda config: engine)
+    monkeypatch.setattr(octavo.llm, "build_engine", lambda config, grammars: engine)
     return LLM("fake", seed=3)
 
 
