@@ -136,13 +136,17 @@ BODIES: dict[str, Body] = {
         _RESPONSES,
         responses.HARMLESS,
         {
-            "text": 'yes: `{"format": {"type": "text"}}`; other formats and verbosities are refused',
+            "text": "yes: `format` text, json_object, json_schema; a verbosity other than medium is refused",
             "reasoning": "refused: thinking apart from the answer, unless all of it is null",
             "include": f"yes: `{responses.LOGPROBS}`",
         },
     ),
     "/v1/messages": Body(
-        anthropic.MessagesRequest, anthropic.UNSUPPORTED, anthropic.WITHOUT_EFFECT, _MESSAGES
+        anthropic.MessagesRequest,
+        anthropic.UNSUPPORTED,
+        anthropic.WITHOUT_EFFECT,
+        _MESSAGES,
+        notes={"output_config": "yes: `format` json_schema; an effort is refused"},
     ),
     "/tokenize": Body(tokens.TokenizeRequest, vllm=_TOKENIZE),
     "/detokenize": Body(tokens.DetokenizeRequest, vllm="model tokens"),

@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from octavo.structured.config import structured_outputs_config
+
 DEFAULT_KV_CACHE_BYTES = 4 << 30
 """KV cache that is taken when neither a size nor a share of memory was asked for."""
 
@@ -247,6 +249,14 @@ class EngineConfig:
         low=0.1,
     )
 
+    structured_outputs_config: dict[str, Any] | None = setting(  # noqa: RUF009 (a field, not a default)
+        None,
+        "Structured outputs as a JSON object, or a field at a time (--structured-outputs-config.backend "
+        "guidance): backend (auto or guidance, both llguidance), disable_any_whitespace, "
+        "disable_additional_properties, as in vLLM.",
+        "Structured outputs",
+    )
+
     backend: str = setting(
         "native",
         "What runs the model: the C++ kernels, or the NumPy reference.",
@@ -268,6 +278,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        structured_outputs_config(self.structured_outputs_config)
         if not self.enable_prefix_caching and (self.kv_offload_gb or self.kv_offload_dir is not None):
             raise ValueError(
                 "kv_offload_gb (--kv-offload-gb) and kv_offload_dir (--kv-offload-dir) keep what falls out "

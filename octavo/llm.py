@@ -27,6 +27,7 @@ from octavo.progress import JobProgress
 from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_policy_takes, check_text
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.structured.compiler import GrammarCompiler
+from octavo.structured.config import structured_outputs_config
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from octavo.vllm_arguments import engine_config
 
@@ -61,6 +62,7 @@ class LLM:
             eos_token_ids=info.eos_token_ids,
             seed=config.seed,
             grammars=grammars,
+            structured_outputs=structured_outputs_config(config.structured_outputs_config),
         )
         self._ids = itertools.count()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
@@ -13,6 +14,9 @@ from octavo.sampling.bad_words import bad_word_tokens
 from octavo.sampling.state import check_token_ids
 from octavo.sampling_params import SamplingParams, check_integer
 from octavo.structured.compiler import GrammarCompiler
+from octavo.structured.config import StructuredOutputsConfig
+from octavo.structured.matcher import Matcher
+from octavo.structured.params import StructuredOutputsParams
 
 if TYPE_CHECKING:
     from octavo.tokenizer.tokenizer import Tokenizer
@@ -64,6 +68,7 @@ class RequestBuilder:
         eos_token_ids: list[int],
         seed: int,
         grammars: GrammarCompiler | None = None,
+        structured_outputs: StructuredOutputsConfig | None = None,
     ) -> None:
         """`grammars` are by default a compiler of its own."""
         self.tokenizer = tokenizer
@@ -71,6 +76,7 @@ class RequestBuilder:
         self.max_model_len = max_model_len
         self.eos_token_ids = eos_token_ids
         self.grammars = grammars or GrammarCompiler(lambda: tokenizer, vocab_size, eos_token_ids)
+        self._structured_outputs = structured_outputs or StructuredOutputsConfig()
         self._seeds = random.Random(seed)
         self._params_encoder = msgspec.msgpack.Encoder()
         self._params_decoder = msgspec.msgpack.Decoder(SamplingParams)
@@ -122,6 +128,7 @@ class RequestBuilder:
         params.bad_words_token_ids += bad_word_tokens(params.bad_words, self.tokenizer)
         check_token_ids(params, self.vocab_size, self.eos_token_ids)
         if params.structured_outputs is not None:
+            params.structured_outputs = self._structured_outputs.applied_to(params.structured_outputs)
             self.grammars.check(params.structured_outputs)
         params.max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         params.min_tokens = min(params.min_tokens, params.max_tokens)
@@ -139,6 +146,10 @@ class RequestBuilder:
             user=user,
             group=group,
         )
+
+    def compile(self, params: StructuredOutputsParams) -> Future[Matcher]:
+        """Begin to compile what requests for outputs of that form need; see `GrammarCompiler.submit`."""
+        return self.grammars.submit(self._structured_outputs.applied_to(params))
 
     def _read(self, prompt: Prompt) -> tuple[str | None, list[int] | None, str]:
         """The prompt's text, token ids and cache salt; one of the first two may be None."""

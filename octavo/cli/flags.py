@@ -52,14 +52,22 @@ def config_of(config: type[Config], arguments: argparse.Namespace, **given: Any)
 def expand_flags(arguments: Sequence[str]) -> list[str]:
     """Put flags in the one form that argparse knows.
 
-    As in vLLM, `--max_model_len` is `--max-model-len` and `--enable-x=false` is `--no-enable-x`.
+    As in vLLM, `--max_model_len` is `--max-model-len`, `--enable-x=false` is `--no-enable-x`, and `--x.y z`
+    is `--x={"y": "z"}`.
     """
     expanded: list[str] = []
-    for position, argument in enumerate(arguments):
+    rest = iter(range(len(arguments)))
+    for position in rest:
+        argument = arguments[position]
         if argument == "--":
             return [*expanded, *arguments[position:]]
         name, equals, value = argument.partition("=")
-        if re.fullmatch(r"--[a-z][a-z0-9_-]*", name):
+        if (dotted := re.fullmatch(r"(--[a-z][a-z0-9_-]*)\.([A-Za-z][A-Za-z0-9_-]*)", name)) is not None:
+            if not equals and position + 1 < len(arguments):
+                value = arguments[next(rest)]
+            key = dotted[2].replace("-", "_")
+            expanded.append(f"{dotted[1].replace('_', '-')}={json.dumps({key: json_value(value)})}")
+        elif re.fullmatch(r"--[a-z][a-z0-9_-]*", name):
             name = name.replace("_", "-")
             if re.match("--(enable|disable|trust)-", name) and value.lower() in (*_TRUE, *_FALSE):
                 expanded.append(name if value.lower() in _TRUE else f"--no-{name[2:]}")
@@ -110,6 +118,22 @@ def parse_object(text: str) -> dict[str, Any]:
     return found
 
 
+def json_value(text: str) -> Any:
+    """A number, true, false, null, a list or an object in JSON's writing; else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class MergeObjects(argparse.Action):
+    """Puts the fields of a flag's uses together."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        """Add the fields."""
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), **values})
+
+
 class ExtendList(argparse.Action):
     """Collects the items of a flag's values, and of its every use."""
 
@@ -129,7 +153,7 @@ def _options(name: str, flag: Flag, kind: Any) -> dict[str, Any]:
     if get_origin(kind) is tuple:
         return {"action": ExtendList, "type": parse_list, "nargs": "+", "metavar": word}
     if get_origin(kind) is dict:
-        return {"type": parse_object, "metavar": "JSON"}
+        return {"action": MergeObjects, "type": parse_object, "metavar": "JSON"}
     if flag.choices:
         return {"choices": flag.choices}
     if kind is int:

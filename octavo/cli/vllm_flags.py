@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from octavo.cli.flags import json_value
 from octavo.config import flag_name
 from octavo.vllm_arguments import ONLY_AT, WITHOUT_EFFECT
 
@@ -15,7 +15,7 @@ NAMES = (*ONLY_AT, *sorted(WITHOUT_EFFECT))
 def add_vllm_flags(parser: argparse.ArgumentParser) -> None:
     """Add them all, hidden from the help."""
     for name in NAMES:
-        options: dict[str, Any] = {"type": _value}
+        options: dict[str, Any] = {"type": json_value}
         if ONLY_AT.get(name, ((),))[0] == (False,) or name.startswith(
             ("disable_", "enable_", "enforce_", "exclude_", "use_")
         ):
@@ -23,11 +23,3 @@ def add_vllm_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             flag_name(name), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options
         )
-
-
-def _value(text: str) -> Any:
-    """A number, true, false, null or an object in JSON's writing; else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

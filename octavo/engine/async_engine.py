@@ -38,6 +38,7 @@ from octavo.model.load import read_model_info, resolve_max_model_len, resolve_mo
 from octavo.outputs import RequestOutput
 from octavo.request import Prompt, RequestBuilder, check_policy_takes
 from octavo.sampling_params import SamplingParams
+from octavo.structured.config import structured_outputs_config
 from octavo.structured.params import StructuredOutputsParams
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -204,7 +205,7 @@ class AsyncEngine:
 
         Compiles the grammar on a thread; what was compiled lately is kept.
         """
-        compiling = asyncio.wrap_future(self._requests.grammars.submit(params))
+        compiling = asyncio.wrap_future(self._requests.compile(params))
         try:
             await asyncio.wait_for(compiling, _COMPILE_SECONDS)
         except TimeoutError:
@@ -370,5 +371,6 @@ def _read_model(path: Path, config: EngineConfig) -> tuple[RequestBuilder, dict[
         max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
         eos_token_ids=info.eos_token_ids,
         seed=config.seed,
+        structured_outputs=structured_outputs_config(config.structured_outputs_config),
     )
     return requests, sampling_defaults(info.sampling, config)

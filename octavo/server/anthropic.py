@@ -20,6 +20,7 @@ from octavo.server.disconnect import while_connected
 from octavo.server.errors import APIError, anthropic_error
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.openapi import described_by
+from octavo.server.output_form import OutputForm, from_text_format
 from octavo.server.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
@@ -42,11 +43,12 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     messages: list[AnthropicMessage]
     system: str | list[dict[str, Any]] | None = None
 
+    output_config: dict[str, Any] | None = None
+
     # Refused, unless they ask for nothing.
     tools: list[Any] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
-    output_config: dict[str, Any] | None = None
     mcp_servers: list[Any] | None = None
     container: Any = None
     context_management: Any = None
@@ -57,11 +59,22 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value and value not in ({"type": "none"}, {"type": "disabled"}):
                 raise APIError(400, f"{name}: {what} is not supported", name)
+        self.output_form()
         check_count("messages", self.messages)
         for index, message in enumerate(self.messages):
             if message.role not in ("user", "assistant"):
                 path = f"messages[{index}].role"
                 raise APIError(400, f"{path} must be user or assistant, got {message.role[:50]!r}", path)
+
+    def output_form(self) -> OutputForm | None:
+        """The form that the answer must have, if any; raises APIError for one that can not be."""
+        for name, value in (self.output_config or {}).items():
+            path = f"output_config.{name[:100]}"
+            if name != "format" and value is not None:
+                raise APIError(400, f"{path} is not supported", path)
+            if not isinstance(value, dict | None) or (value and value.get("type") != "json_schema"):
+                raise APIError(400, f"{path}: type must be json_schema", path)
+        return from_text_format((self.output_config or {}).get("format"), "output_config.format")
 
     def chat(self) -> ChatCompletionRequest:
         """The same conversation as OpenAI's API has it."""
@@ -139,7 +152,8 @@ async def create_message(request: Request) -> Response:
     model = serving.check_model(body.model)
     response_id = serving.response_id("msg", request, None)
     question = body.chat()
-    generation = await chat_generation(serving, question, response_id, serving.user(request, question.user))
+    user = serving.user(request, question.user)
+    generation = await chat_generation(serving, question, response_id, user, form=body.output_form())
     answer = AnswerMessage(
         id=response_id, model=model, content=[], usage=_usage(UsageCount(generation.prompts))
     )
@@ -254,7 +268,6 @@ UNSUPPORTED = {
     "tools": "tool calling",
     "tool_choice": "tool calling",
     "thinking": "extended thinking",
-    "output_config": "configuring the output",
     "mcp_servers": "calling MCP servers",
     "container": "running code",
     "context_management": "editing the context",

@@ -7,6 +7,7 @@ from octavo.server.conversation import render
 from octavo.server.errors import bad_input
 from octavo.server.generation import Generation
 from octavo.server.logprob_limit import check_logprobs
+from octavo.server.output_form import OutputForm, check_form
 from octavo.server.prompts import Prompt, encode, fit, limited
 from octavo.server.protocol import ChatCompletionRequest
 from octavo.server.serving import Serving
@@ -27,11 +28,12 @@ async def chat_generation(
     *,
     prompt_param: str = "messages",
     max_tokens_param: str = "max_tokens",
+    form: OutputForm | None = None,
 ) -> Generation:
     """What answers a conversation; raises APIError for one that can not be, before anything runs.
 
     `user` is whose share it takes where shares are fair. Errors name the conversation and its limit as the
-    last two arguments say.
+    arguments after it say. `form` is that of the answer where `body` itself does not say it.
     """
     max_tokens = body.max_tokens
     if body.max_completion_tokens is not None:
@@ -43,7 +45,9 @@ async def chat_generation(
             check_integer(max_tokens_param, max_tokens, 1, 2**31 - 1)
         if logprobs is not None:
             check_integer("top_logprobs", logprobs, 0, MAX_LOGPROBS)
-    body.sampling_params(defaults, max_tokens=max_tokens or 2**31 - 1, logprobs=logprobs)
+    form = form or body.output_form()
+    body.sampling_params(defaults, max_tokens=max_tokens or 2**31 - 1, logprobs=logprobs, form=form)
+    await check_form(serving, form)
 
     prompt = await chat_prompt(serving, body)
     [limit] = fit(
@@ -55,7 +59,7 @@ async def chat_generation(
         param=prompt_param,
         max_tokens_param=max_tokens_param,
     )
-    params = body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs)
+    params = body.sampling_params(defaults, max_tokens=limit, logprobs=logprobs, form=form)
     check_logprobs([prompt], [params], serving.config.max_logprobs, serving.engine.vocab_size, "top_logprobs")
     return Generation(
         response_id=response_id,

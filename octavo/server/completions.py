@@ -16,6 +16,7 @@ from octavo.server.generation import Generation, UsageCount
 from octavo.server.logprob_limit import check_logprobs
 from octavo.server.logprobs import legacy_logprobs, prompt_logprobs
 from octavo.server.openapi import described_by
+from octavo.server.output_form import OutputForm, check_form
 from octavo.server.prompts import Prompt, check_choices, completion_prompts, fit, limited
 from octavo.server.protocol import CompletionRequest
 from octavo.server.responses import Completion, CompletionChoice, LegacyLogprobs
@@ -48,7 +49,9 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
     defaults = serving.engine.sampling_defaults
     max_tokens = limited(serving, max_tokens)
     default_max_tokens = min(DEFAULT_MAX_TOKENS, defaults.get("max_tokens", DEFAULT_MAX_TOKENS))
-    params = _params(body, defaults, default_max_tokens if max_tokens is None else max_tokens)
+    form = body.output_form()
+    params = _params(body, defaults, default_max_tokens if max_tokens is None else max_tokens, form)
+    await check_form(serving, form)
     prompts = await completion_prompts(
         serving,
         body.prompt,
@@ -64,7 +67,7 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
         default_max_tokens=default_max_tokens,
         param="prompt",
     )
-    all_params = [_params(body, defaults, limit) for limit in limits]
+    all_params = [_params(body, defaults, limit, form) for limit in limits]
     most = serving.config.max_logprobs
     check_logprobs(prompts, all_params, most, serving.engine.vocab_size, "logprobs")
     return Generation(
@@ -79,8 +82,10 @@ async def _prepare(serving: Serving, body: CompletionRequest, response_id: str, 
     )
 
 
-def _params(body: CompletionRequest, defaults: Mapping[str, Any], max_tokens: int) -> SamplingParams:
-    params = body.sampling_params(defaults, max_tokens=max_tokens, logprobs=body.logprobs)
+def _params(
+    body: CompletionRequest, defaults: Mapping[str, Any], max_tokens: int, form: OutputForm | None
+) -> SamplingParams:
+    params = body.sampling_params(defaults, max_tokens=max_tokens, logprobs=body.logprobs, form=form)
     if body.echo and body.logprobs is not None:
         params.prompt_logprobs = body.logprobs
     return params

@@ -21,6 +21,7 @@ from octavo.server.errors import APIError, error_body
 from octavo.server.generation import Generation, UsageCount
 from octavo.server.ollama_models import timestamp
 from octavo.server.openapi import described_by
+from octavo.server.output_form import from_schema
 from octavo.server.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
@@ -155,7 +156,8 @@ async def _respond(
     chat.messages = messages
     chat.check()
     response_id, user = serving.response_id("ollama", request, None), serving.user(request, chat.user)
-    generation = await chat_generation(serving, chat, response_id, user)
+    form = from_schema(body.format, "format")
+    generation = await chat_generation(serving, chat, response_id, user, form=form)
     lines = _lines(serving, generation, body.model, answer)
     if chat.stream:
         return await start_stream(request, lines, _failed, "application/x-ndjson")
@@ -203,7 +205,6 @@ def _failed(error: Exception) -> bytes:
 
 UNSUPPORTED = {
     "think": "thinking apart from the answer",
-    "format": "structured output",
     "tools": "tool calling",
     "suffix": "insertion into a text",
     "template": "a template of the request's own",

@@ -15,6 +15,13 @@ from octavo.beam_search import LENGTH_PENALTY_RANGE, MAX_BEAM_WIDTH
 from octavo.sampling_params import RequestOutputKind, SamplingParams, check_integer, check_number
 from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError, bad_input
+from octavo.server.output_form import (
+    OutputForm,
+    from_guided,
+    from_response_format,
+    from_structured_outputs,
+    the_form,
+)
 from octavo.server.sampling_request import SamplingRequest
 
 MAX_ID_CHARS = 256
@@ -66,7 +73,18 @@ _NOT_WITH_BEAMS = (
     "echo",
     "prompt_logprobs",
 )
-"""What beam search can not honour. What is about chance (temperature, top_p, seed) does not concern it."""
+"""What beam search can not honour, as it can no form of the output. What is about chance (temperature, top_p,
+seed) does not concern it."""
+
+_GUIDED_FIELDS = (
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_decoding_backend",
+    "guided_whitespace_pattern",
+    "structural_tag",
+)
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,16 +125,16 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
     length_penalty: float | None = None
     metadata: dict[str, Any] | None = None  # see WITHOUT_EFFECT
 
-    # Refused, unless they ask for what happens anyway.
     response_format: dict[str, Any] | None = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    guided_decoding_backend: Any = None
-    guided_whitespace_pattern: Any = None
-    structural_tag: Any = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_decoding_backend: str | None = None
+    guided_whitespace_pattern: str | None = None
+    structural_tag: str | dict[str, Any] | None = None
+
+    # Refused, unless they ask for what happens anyway.
     logits_processors: Any = None
     kv_transfer_params: Any = None
     vllm_xargs: Any = None
@@ -150,15 +168,14 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
         """Raise APIError for what the types above allow but the server does not."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            # An empty schema is a schema: whoever gives one wants JSON.
-            asks = bool(value) or (value == {} and name in _STRUCTURED)
-            if asks and name in UNSUPPORTED and value not in HARMLESS.get(name, ()):
+            if value and name in UNSUPPORTED and value not in HARMLESS.get(name, ()):
                 raise APIError(400, f"{name}: {UNSUPPORTED[name]} is not supported", name)
         if self.stream_options is not None and not self.stream:
             raise APIError(400, "stream_options: only with stream=true", "stream_options")
         if self.best_of is not None and self.best_of > (self.n or 1) and self.stream:
             raise APIError(400, "best_of: with stream=true, only the value of n", "best_of")
         self._check_beam_search()
+        self.output_form()
         if self.prompt_logprobs is not None and self.stream:
             raise APIError(400, "prompt_logprobs: not with stream=true", "prompt_logprobs")
         for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
@@ -191,19 +208,38 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
             check_integer("n", 1 if self.n is None else self.n, 1, MAX_BEAM_WIDTH)
             if self.length_penalty is not None:
                 check_number("length_penalty", self.length_penalty, *LENGTH_PENALTY_RANGE)
-        for name in _NOT_WITH_BEAMS:
-            if getattr(self, name) not in (None, False, [], {}):
-                raise APIError(400, f"{name}: not with use_beam_search=true", name)
+        refused = [name for name in _NOT_WITH_BEAMS if getattr(self, name) not in (None, False, [], {})]
+        if (form := self.output_form()) is not None:
+            refused.append(form.field)
+        for name in refused:
+            raise APIError(400, f"{name}: not with use_beam_search=true", name)
+
+    def output_form(self) -> OutputForm | None:
+        """The form that the output must have, if any; raises APIError for one that can not be."""
+        guided = {name: getattr(self, name) for name in _GUIDED_FIELDS}
+        return the_form(
+            (
+                from_response_format(self.response_format),
+                from_structured_outputs(self.structured_outputs),
+                *from_guided(guided),
+            )
+        )
 
     def sampling_params(
-        self, defaults: Mapping[str, Any], *, max_tokens: int, logprobs: int | None
+        self,
+        defaults: Mapping[str, Any],
+        *,
+        max_tokens: int,
+        logprobs: int | None,
+        form: OutputForm | None = None,
     ) -> SamplingParams:
-        """The request's `SamplingParams`, `defaults` where it does not say.
+        """The request's `SamplingParams`, `defaults` where it does not say, for an output of that form.
 
         Raises APIError that names a field out of bounds.
         """
         given = {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
-        own = {"max_tokens": max_tokens, "logprobs": logprobs}
+        structured_outputs = None if form is None else form.params
+        own = {"max_tokens": max_tokens, "logprobs": logprobs, "structured_outputs": structured_outputs}
         kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
         with bad_input(self.__struct_fields__):
             return SamplingParams(**{**defaults, **given, **own}, output_kind=kind)
@@ -291,15 +327,6 @@ UNSUPPORTED = {
     "kv_transfer_params": "KV transfer",
     "vllm_xargs": "passing arguments to plugins",
     "mm_processor_kwargs": "input other than text",
-    "structured_outputs": "structured output",
-    "response_format": "structured output",
-    "guided_json": "structured output",
-    "guided_regex": "structured output",
-    "guided_choice": "structured output",
-    "guided_grammar": "structured output",
-    "guided_decoding_backend": "structured output",
-    "guided_whitespace_pattern": "structured output",
-    "structural_tag": "structured output",
     "tools": "tool calling",
     "tool_choice": "tool calling",
     "functions": "function calling",
@@ -313,8 +340,6 @@ UNSUPPORTED = {
     "web_search_options": "web search",
 }
 """Fields that the server knows but can not honour."""
-
-_STRUCTURED = ("response_format", "structured_outputs", "guided_json")
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -330,7 +355,6 @@ WITHOUT_EFFECT = frozenset(
 """Fields that change nothing here, and nothing of what is generated."""
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),

@@ -182,6 +182,25 @@ def test_only_flags_are_expanded() -> None:
 def test_an_object_is_written_as_json() -> None:
     config = parse(EngineConfig, "--override-generation-config", '{"temperature": 0.5}')
     assert config.override_generation_config == {"temperature": 0.5}
+
+
+def test_an_object_is_written_a_field_at_a_time() -> None:
+    flag = "--structured-outputs-config"
+    config = parse(
+        EngineConfig, *expand_flags([f"{flag}.backend", "guidance", f"{flag}.disable-any-whitespace=true"])
+    )
+    assert config.structured_outputs_config == {"backend": "guidance", "disable_any_whitespace": True}
+    config = parse(
+        EngineConfig, *expand_flags([flag, '{"backend": "auto"}', f"{flag}.disable_fallback", "false"])
+    )
+    assert config.structured_outputs_config == {"backend": "auto", "disable_fallback": False}
+    for value in ("xgrammar", "outlines", "lm-format-enforcer"):
+        with pytest.raises(
+            ValueError, match=r"--structured-outputs-config.*backend must be auto or guidance"
+        ):
+            parse(EngineConfig, *expand_flags([f"{flag}.backend", value]))
+    with pytest.raises(ValueError, match=r"--structured-outputs-config.*unknown field"):
+        parse(EngineConfig, *expand_flags([f"{flag}.grammar", "x"]))
     for text in ("{", "[]", "1", "temperature=1"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected a JSON object, got"):
             parse_object(text)

@@ -27,6 +27,7 @@ OTHERS: dict[str, Any] = {
     "quantization": "awq",
     "block_size": 16,
     "override_generation_config": {"temperature": 0.5},
+    "structured_outputs_config": {"backend": "guidance"},
     "gpu_memory_utilization": 0.5,
     "threads": 3,
     "max_model_len": 77,

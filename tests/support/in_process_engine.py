@@ -24,6 +24,7 @@ from octavo.engine.messages import (
 )
 from octavo.request import RequestBuilder
 from octavo.runtime.backend import Limits
+from octavo.structured.config import structured_outputs_config
 
 MAX_MODEL_LEN = 256
 NUM_BLOCKS = 128
@@ -79,14 +80,16 @@ class InProcessEngine(AsyncEngine):
 
     def __init__(self, step_seconds: float = 0.0, config: EngineConfig | None = None) -> None:
         """`config` decides about the scheduler and the KV cache; the model is what it is."""
+        config = config or EngineConfig(max_num_seqs=16, max_num_batched_tokens=64)
         requests = RequestBuilder(
             byte_tokenizer(),
             vocab_size=VOCAB_SIZE,
             max_model_len=MAX_MODEL_LEN,
             eos_token_ids=[EOS],
             seed=0,
+            structured_outputs=structured_outputs_config(config.structured_outputs_config),
         )
-        super().__init__(config or EngineConfig(max_num_seqs=16, max_num_batched_tokens=64), requests)
+        super().__init__(config, requests)
         self._step_seconds = step_seconds
         self.fake_client: InProcessClient
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from octavo.sampling_params import check_integer
 from octavo.server.errors import APIError, bad_input
+from octavo.server.output_form import OutputForm, from_structured_outputs, from_text_format, the_form
 from octavo.server.protocol import ChatCompletionRequest, Message
 from octavo.server.responses_api.items import messages_of
 from octavo.server.sampling_request import SamplingRequest
@@ -39,8 +40,9 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
 
-    # Refused, unless they ask for what happens anyway.
     text: dict[str, Any] | None = None
+
+    # Refused, unless they ask for what happens anyway.
     reasoning: dict[str, Any] | None = None
     truncation: str | None = None
     tools: list[Any] | None = None
@@ -50,7 +52,6 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
     prompt: Any = None
     context_management: Any = None
     moderation: Any = None
-    structured_outputs: Any = None
 
     def check(self) -> None:
         """Raise APIError for what the types above allow but the server does not."""
@@ -59,6 +60,7 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
             if value and value not in HARMLESS.get(name, ()):
                 raise APIError(400, f"{name}: {what} is not supported", name)
         self._check_text()
+        self.output_form()
         for name in self.include or ():
             if name != LOGPROBS:
                 raise APIError(400, f"include: {name[:100]!r} is not supported, only {LOGPROBS!r}", "include")
@@ -83,10 +85,19 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
     def _check_text(self) -> None:
         for name, value in (self.text or {}).items():
             if name == "format":
-                if value not in (None, {"type": "text"}):
-                    raise APIError(400, "text.format: structured output is not supported", "text.format")
+                if not isinstance(value, dict | None):
+                    raise APIError(400, "text.format must be an object", "text.format")
             elif name != "verbosity" or value not in (None, "medium"):
                 raise APIError(400, f"text.{name[:100]} is not supported", f"text.{name[:100]}")
+
+    def output_form(self) -> OutputForm | None:
+        """The form that the answer must have, if any; raises APIError for one that can not be."""
+        return the_form(
+            (
+                from_text_format((self.text or {}).get("format"), "text.format"),
+                from_structured_outputs(self.structured_outputs),
+            )
+        )
 
     @property
     def wants_logprobs(self) -> bool:
@@ -117,7 +128,6 @@ UNSUPPORTED = {
     "prompt": "OpenAI's store of prompts",
     "context_management": "compacting the conversation",
     "moderation": "moderation",
-    "structured_outputs": "structured output",
 }
 WITHOUT_EFFECT = frozenset(
     {

@@ -83,16 +83,10 @@ class Reasoning(msgspec.Struct, frozen=True):
     summary: None = None
 
 
-class TextFormat(msgspec.Struct, frozen=True):
-    """The form of the answer."""
-
-    type: str = "text"
-
-
 class TextSettings(msgspec.Struct, frozen=True):
-    """The form of the answer, in the place where the API has it."""
+    """The form of the answer, as the request gave it."""
 
-    format: TextFormat = TextFormat()
+    format: dict[str, Any]
 
 
 class ResponseObject(msgspec.Struct, kw_only=True):
@@ -114,7 +108,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     reasoning: Reasoning = Reasoning()
     store: bool
     temperature: float
-    text: TextSettings = TextSettings()
+    text: TextSettings
     tool_choice: str = "none"
     tools: list[Any] = []
     top_logprobs: int | None
@@ -158,6 +152,7 @@ def new_response(
         temperature=params.temperature,
         top_logprobs=body.top_logprobs,
         top_p=params.top_p,
+        text=TextSettings((body.text or {}).get("format") or {"type": "text"}),
         user=body.user,
         metadata=body.metadata or {},
     )

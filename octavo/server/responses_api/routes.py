@@ -53,6 +53,7 @@ async def create_response(request: Request) -> Response:
         serving.user(request, body.user),
         prompt_param="input",
         max_tokens_param="max_output_tokens",
+        form=body.output_form(),
     )
     keeps = body.store is not False and serving.config.max_stored_responses > 0
     response = new_response(body, response_id, model, generation.params[0], keeps)
