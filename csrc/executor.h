@@ -36,6 +36,10 @@ class Region {
     size_t bytes_ = 0;
 };
 
+// Reads the pages of a mapped file that hold `data`, a piece while the disk already has the next one to read.
+// Page faults would wait for each of the pieces that the file system reads ahead, often 128 KiB.
+void fetch(const uint8_t* data, size_t bytes);
+
 struct RawTensor {
     Encoding encoding;
     int64_t rows;

@@ -180,6 +180,14 @@ NB_MODULE(_native, module) {
             return octavo::PackedWeight{octavo::encoding_of(encoding), 0, cols, nullptr}.panel_bytes();
         },
         "encoding"_a, "cols"_a, "Bytes of a packed panel of 16 rows.");
+    module.def(
+        "fetch",
+        [](octavo::Bytes data) {
+            nb::gil_scoped_release released;
+            octavo::fetch(data.data(), data.shape(0));
+        },
+        "data"_a,
+        "Bring the pages of a mapped file that `data` views into memory, as fast as the disk goes.");
     octavo::bind_roofline(module);
     octavo::bind_sampling(module);
     nb::class_<Program>(module, "Program")

@@ -29,6 +29,20 @@ void pack_group(Form form, const Group& group, int64_t column, uint8_t* record) 
         store_f16(scales + (kPanel + column) * 2, has_minimum(form) ? group.minimum : group.scales[1]);
 }
 
+// Transposes `columns` rows of k items, some k at a time so that what is written stays in the nearest cache.
+template <typename Item>
+void pack_items(const uint8_t* rows, int64_t columns, int64_t k, uint8_t* out) {
+    constexpr int64_t kBlock = 64;
+    for (int64_t first = 0; first < k; first += kBlock) {
+        const int64_t last = std::min(first + kBlock, k);
+        for (int64_t column = 0; column < columns; ++column) {
+            const uint8_t* row = rows + column * k * static_cast<int64_t>(sizeof(Item));
+            for (int64_t i = first; i < last; ++i)
+                std::memcpy(out + (i * kPanel + column) * sizeof(Item), row + i * sizeof(Item), sizeof(Item));
+        }
+    }
+}
+
 }  // namespace
 
 size_t PackedWeight::panel_bytes() const {
@@ -40,6 +54,9 @@ void PackedWeight::pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) c
     const int64_t columns = std::min<int64_t>(kPanel, n - index * kPanel);
     if (columns < kPanel) std::memset(out, 0, panel_bytes());
     const size_t stride = row_bytes(encoding, k);
+    if (form() == Form::F32) return pack_items<uint32_t>(raw + index * kPanel * stride, columns, k, out);
+    if (form() == Form::F16 || form() == Form::BF16)
+        return pack_items<uint16_t>(raw + index * kPanel * stride, columns, k, out);
     Group group;
     for (int64_t column = 0; column < columns; ++column) {
         const uint8_t* row = raw + (index * kPanel + column) * stride;
@@ -51,16 +68,11 @@ void PackedWeight::pack_panel(int64_t index, const uint8_t* raw, uint8_t* out) c
             }
             continue;
         }
-        if (form() == Form::Float8) {
-            uint8_t* record = out;
-            for (int64_t g = 0; g < groups(); ++g, record += kFloat8RecordBytes, row += 4 + kGroup) {
-                for (int i = 0; i < kGroup; ++i) record[i * kPanel + column] = row[4 + i];
-                std::memcpy(record + kGroup * kPanel + column * 4, row, 4);
-            }
-            continue;
+        uint8_t* record = out;
+        for (int64_t g = 0; g < groups(); ++g, record += kFloat8RecordBytes, row += 4 + kGroup) {
+            for (int i = 0; i < kGroup; ++i) record[i * kPanel + column] = row[4 + i];
+            std::memcpy(record + kGroup * kPanel + column * 4, row, 4);
         }
-        const size_t item = encoding == Encoding::F32 ? 4 : 2;
-        for (int64_t i = 0; i < k; ++i) std::memcpy(out + (i * kPanel + column) * item, row + i * item, item);
     }
 }
 

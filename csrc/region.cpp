@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -27,6 +28,23 @@ Region& Region::operator=(Region&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
+}
+
+void fetch([[maybe_unused]] const uint8_t* data, [[maybe_unused]] size_t bytes) {
+#if defined(MADV_POPULATE_READ)
+    constexpr uintptr_t kPage = 4096, kPiece = 8 << 20;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(data) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes + kPage - 1) / kPage * kPage;
+    const auto advise = [&](uintptr_t place, int advice) {
+        if (place < end)
+            madvise(reinterpret_cast<void*>(place), std::min(kPiece, end - place), advice);  // may fail
+    };
+    advise(start, MADV_WILLNEED);
+    for (uintptr_t place = start; place < end; place += kPiece) {
+        advise(place + kPiece, MADV_WILLNEED);
+        advise(place, MADV_POPULATE_READ);
+    }
+#endif
 }
 
 }  // namespace octavo

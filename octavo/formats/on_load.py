@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from octavo.formats.groups import Floats, Groups
+from octavo.formats.mapped import drop_pages
 from octavo.formats.rounding import GROUP, float8_groups, round_int4, round_int8
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Encoding, Tensor
@@ -73,6 +74,8 @@ def _rounded(weight: Tensor, name: str, scaling: Scaling, method: str) -> Quanti
             return ROUNDINGS[method](scaling.apply(values, rows), scaling.importance)
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
+        finally:
+            drop_pages(part)
 
     runs_as = Encoding.F16 if weight.shape[-1] % GROUP else _RUNS_AS[method]
     return QuantisedWeight(weight.shape, weight.format, runs_as, weight.stored_bytes, read)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.groups import Groups
+from octavo.formats.mapped import drop_pages
 from octavo.formats.tensor import Encoding, Tensor, float32_of, row_slices
 
 ROWS_TOGETHER = 8
@@ -21,7 +23,7 @@ class QuantisedWeight:
 
     `read` takes the rows of a slice apart (a row is what the last dimension spans). `runs_as` is the encoding
     that holds it best, see `octavo.formats.normalise`. `format` describes it for people, `stored_bytes` is
-    what all its parts take in the checkpoint.
+    what all its parts take in the checkpoint, `sources` are those parts, views of the mapped file.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +31,7 @@ class QuantisedWeight:
     runs_as: Encoding
     stored_bytes: int
     read: Callable[[slice], Groups]
+    sources: tuple[NDArray[Any], ...] = ()
 
     def chunks(self) -> Iterator[Groups]:
         """All rows in order, some at a time."""
@@ -41,3 +44,9 @@ class QuantisedWeight:
 
 
 Weight = Tensor | QuantisedWeight
+
+
+def drop_source(weight: Weight) -> None:
+    """Give back the memory of the mapped file that `weight` was read from; it stays good."""
+    for each in (weight.data,) if isinstance(weight, Tensor) else weight.sources:
+        drop_pages(each)

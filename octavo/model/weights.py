@@ -12,7 +12,7 @@ from octavo.formats.gguf import GGUFFile
 from octavo.formats.normalise import normalise, packed_bytes, runs_as
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Encoding, Tensor
-from octavo.formats.weight import Weight
+from octavo.formats.weight import Weight, drop_source
 from octavo.model.families.family import Family
 from octavo.model.families.names import GGUF_NAMES, HF_NAMES, checkpoint_name
 from octavo.model.spec import DecoderSpec
@@ -125,6 +125,8 @@ class ModelWeights(Mapping[str, Tensor]):
             tensor = normalise(weight)
         if self._interleaved and (".attn.q." in name or ".attn.k." in name):
             tensor = _half_split(tensor, self._spec)
+        if tensor is not weight:
+            drop_source(weight)
         return tensor
 
 

@@ -1,8 +1,8 @@
 """The directory of packed weights: written once for each model, mapped by every later start.
 
-One file a key, renamed into place when it is whole and safe on the disk. Its time is that of its last use,
-and those that were used longest ago go when the directory has grown too large. Processes that start at once
-wait for the one that packs.
+One file a key, written behind a start from the weights in its memory, and renamed into place when it is whole
+and safe on the disk. Its time is that of its last use, and those that were used longest ago go when the
+directory has grown too large. Processes that start at once wait for the one that packs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from octavo.runtime.packed_file import PackedFile, PackedFileWriter
+from octavo.runtime.packed_file import PackedFile, PackedWeight, write_packed_file
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ SMALLEST = 16 << 20
 
 _FREE_SHARE = 20
 """The file system keeps a twentieth of its size free."""
+
+_LEAST_PRIORITY = 19
 
 
 class PackedCache:
@@ -38,6 +40,7 @@ class PackedCache:
         self._num_bytes = num_bytes
         self._max_bytes = max_bytes
         self._path = directory / f"{key}.packed"
+        self._claimed: IO[bytes] | None = None
 
     def open(self) -> PackedFile | None:
         """The file, if there is a good one; one that is not is left to be replaced."""
@@ -51,43 +54,56 @@ class PackedCache:
             return None
         return file
 
-    def make(self, fill: Callable[[PackedFileWriter], None]) -> PackedFile | None:
-        """The file, made by `fill` unless another process has just done so.
+    def claim(self) -> PackedFile | None:
+        """Become the process that writes the file, or get it if another has just made it.
 
-        None, and the directory as it was, where there is no room or the file cannot be written.
+        Waits for one that is at it. Without effect where there is no room or nothing can be written.
         """
         if not SMALLEST <= self._num_bytes <= self._max_bytes:
             return None
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._make_room()
-            part = self._lock()
+            self._claimed = self._lock()
         except OSError as error:
             _log.warning("Packed weights are not kept: %s", error)
             return None
-        if made := self.open():
-            part.close()
+        made = self.open()
+        if made:
+            self.abandon()
+        return made
+
+    def abandon(self) -> None:
+        """Let others write the file."""
+        if self._claimed:
             self._part.unlink(missing_ok=True)
-            return made
+            self._claimed.close()
+            self._claimed = None
+
+    def keep(self, weights: list[PackedWeight]) -> None:
+        """Write the file of `weights`, if this process has claimed it, without keeping the caller waiting.
+
+        A thread writes that gets only what the machine has left over. It is no daemon: an end right after the
+        start would leave the next one nothing.
+        """
+        if self._claimed:
+            threading.Thread(target=self._write, args=(weights,), name="packed-cache").start()
+
+    def _write(self, weights: list[PackedWeight]) -> None:
+        assert self._claimed
         try:
-            part.truncate(0)
-            writer = PackedFileWriter(part, self._key)
-            fill(writer)
-            writer.finish()
-            file = PackedFile(self._part, self._key)
+            if sys.platform == "linux":  # where this is the thread's alone
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
+            os.ftruncate(self._claimed.fileno(), 0)
+            write_packed_file(self._claimed.fileno(), self._key, weights)
+            os.fsync(self._claimed.fileno())
+            self._part.rename(self._path)
+            self._claimed.close()
+            self._claimed = None
         except OSError as error:
             _log.warning("Packed weights are not kept: %s", error)
-            self._part.unlink(missing_ok=True)
-            part.close()
-            return None
-        except BaseException:
-            self._part.unlink(missing_ok=True)
-            part.close()
-            raise
-        # The disk may take a while, and the weights are good meanwhile. No daemon: an end right after the
-        # start would leave the next one nothing.
-        threading.Thread(target=self._keep, args=(part,), name="packed-cache").start()
-        return file
+        finally:
+            self.abandon()
 
     @property
     def _part(self) -> Path:
@@ -104,17 +120,6 @@ class PackedCache:
             except FileNotFoundError:
                 pass
             file.close()  # it was renamed or removed meanwhile
-
-    def _keep(self, part: IO[bytes]) -> None:
-        """Make the temporary file the one that later starts find, and let go of its lock."""
-        try:
-            os.fsync(part.fileno())
-            self._part.rename(self._path)
-        except OSError as error:
-            _log.warning("Packed weights are not kept: %s", error)
-            self._part.unlink(missing_ok=True)
-        finally:
-            part.close()
 
     def _make_room(self) -> None:
         """Remove what was used longest ago until one more is allowed, and what dead writers left.

@@ -10,11 +10,12 @@ where the index begins: nothing else is read before a kernel does.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import os
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +26,9 @@ _TRAILER_BYTES = 8 + 32 + len(MAGIC)
 _MAX_INDEX_BYTES = 64 << 20
 _ALIGNMENT = 64
 _HUGE_PAGE = 2 << 20
-_BUFFER_BYTES = 4 * _HUGE_PAGE
+_BATCH_BYTES = 16 * _HUGE_PAGE
+_MAX_PIECES = 512
+"""Of one write: what all systems take."""
 
 
 class PackedTensor(msgspec.Struct, frozen=True, array_like=True):
@@ -62,7 +65,7 @@ class PackedFile:
             raise ValueError(f"{path}: not a file of packed weights")
         end = size - _TRAILER_BYTES - index_bytes
         text = self._map[end : end + index_bytes]
-        if hashlib.sha256(text).digest() != self._map[8 - _TRAILER_BYTES : 40 - _TRAILER_BYTES]:
+        if sha256(text).digest() != self._map[8 - _TRAILER_BYTES : 40 - _TRAILER_BYTES]:
             raise ValueError(f"{path}: its index is broken")
         index = msgspec.json.decode(text, type=_Index)
         if index.key != key:
@@ -88,62 +91,49 @@ class PackedFile:
         return np.frombuffer(self._map, np.uint8, tensor.num_bytes, tensor.offset)
 
 
-class PackedFileWriter:
-    """Writes the panels of one weight after another, then the index."""
+class PackedWeight(NamedTuple):
+    """A weight's panels in memory."""
 
-    def __init__(self, file: IO[bytes], key: str) -> None:
-        self._file = file  # unbuffered
-        self._key = key
-        self._weights: list[PackedTensor] = []
-        self._buffer = np.empty(_BUFFER_BYTES, np.uint8)
-        self._used = 0
-        self._written = 0
+    name: str
+    encoding: str
+    rows: int
+    cols: int
+    panels: NDArray[np.uint8]
 
-    def begin(self, name: str, encoding: str, rows: int, cols: int, num_bytes: int) -> None:
-        """Say what the panels that come next are of."""
-        self._pad()
-        place = self._written + self._used
-        self._weights.append(PackedTensor(name, encoding, rows, cols, place, num_bytes))
 
-    def reserve(self, least: int, most: int) -> NDArray[np.uint8]:
-        """Memory for the next bytes of the file, as much of `most` as there is, but `least` at least."""
-        if self._used + least > len(self._buffer):
-            self._flush(_HUGE_PAGE)
-        if self._used + least > len(self._buffer):
-            larger = np.empty(self._used + least, np.uint8)
-            larger[: self._used] = self._buffer[: self._used]
-            self._buffer = larger
-        return self._buffer[self._used : self._used + most]
+def write_packed_file(file: int, key: str, weights: Iterable[PackedWeight]) -> None:
+    """Write a whole file of `weights` to the file descriptor; it is not yet safe on the disk.
 
-    def advance(self, num_bytes: int) -> None:
-        """The first `num_bytes` of what `reserve` gave are filled."""
-        self._used += num_bytes
+    Writes of aligned 2 MiB let the page cache hold the file in huge pages; the panels are not copied to get
+    there, and the interpreter is held only between writes. Raises OSError.
+    """
+    entries = []
+    batch: list[memoryview] = []
+    place = room = 0
+    for name, encoding, rows, cols, panels in weights:
+        entries.append(PackedTensor(name, encoding, rows, cols, place, panels.nbytes))
+        padding = bytes(_aligned(panels.nbytes) - panels.nbytes)
+        for part in (memoryview(panels.data), memoryview(padding)):
+            start = 0
+            while start < len(part):
+                if not room or len(batch) == _MAX_PIECES:
+                    _write(file, batch)
+                    batch, room = [], _BATCH_BYTES - place % _HUGE_PAGE
+                taken = part[start : start + room]
+                batch.append(taken)
+                start, place, room = start + len(taken), place + len(taken), room - len(taken)
+    text = msgspec.json.encode(_Index(key, entries))
+    _write(file, batch)
+    _write(file, [memoryview(text + len(text).to_bytes(8, "little") + sha256(text).digest() + MAGIC)])
 
-    def finish(self) -> None:
-        """Write the rest. The file is whole then, but not yet safe on the disk."""
-        self._pad()
-        self._flush(1)
-        text = msgspec.json.encode(_Index(self._key, self._weights))
-        self._write(text + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + MAGIC)
 
-    def _pad(self) -> None:
-        gap = _aligned(self._used) - self._used  # what is written are whole huge pages: aligned too
-        if gap:
-            self.reserve(gap, gap)[:gap] = 0
-            self.advance(gap)
-
-    def _flush(self, multiple: int) -> None:
-        """Write whole multiples: pieces of aligned 2 MiB let the page cache hold the file in huge pages."""
-        count = self._used // multiple * multiple
-        self._write(self._buffer[:count].data)
-        self._written += count
-        self._buffer[: self._used - count] = self._buffer[count : self._used].copy()
-        self._used -= count
-
-    def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+def _write(file: int, batch: list[memoryview]) -> None:
+    while batch:
+        written = os.writev(file, batch)
+        while batch and written >= len(batch[0]):
+            written -= len(batch.pop(0))
+        if written:
+            batch[0] = batch[0][written:]
 
 
 def _aligned(place: int) -> int:

@@ -18,13 +18,14 @@ from octavo.formats.mapped import drop_pages
 from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.packed_cache import PackedCache
-from octavo.runtime.packed_file import PackedFileWriter
+from octavo.runtime.packed_file import PackedWeight
 
 PANEL_ROWS = 16
 LAYOUT = 3
 """Part of the cache's key: to be raised when packed bytes change their meaning, or raw ones their packing."""
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 256 << 20
+"""Each may leave one huge page partly unused."""
 
 
 def add_packed_weights(
@@ -34,37 +35,32 @@ def add_packed_weights(
     cache: PackedCache | None,
 ) -> None:
     """Give `native` the weights `names`, packed, through the cache if there is one."""
-    file = cache.open() if cache else None
-    if cache and file is None:
-        file = cache.make(lambda writer: _write(native, _ahead(names, weights, native.threads), writer))
+    file = (cache.open() or cache.claim()) if cache else None
     packed = {} if file is None else file.weights
     if file and packed.keys() >= set(names):
         for name in names:
             each = packed[name]
             native.add_packed(name, each.encoding, each.rows, each.cols, file.panels(each))
         return
+    try:
+        made = list(_packed(native, _ahead(names, weights, native.threads)))
+    except BaseException:
+        if cache:
+            cache.abandon()
+        raise
+    for weight in made:
+        native.add_packed(*weight)
+    if cache:
+        cache.keep(made)
+
+
+def _packed(native: _native.Program, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[PackedWeight]:
     memory = _Memory()
-    for name, tensor in _ahead(names, weights, native.threads):
+    for name, tensor in tensors:
         panels = memory.take(_num_panels(tensor) * _panel_bytes(tensor))
         native.pack(tensor.encoding.value, *_matrix(tensor), np.ascontiguousarray(tensor.data), 0, panels)
         drop_pages(tensor.data)
-        native.add_packed(name, tensor.encoding.value, *_matrix(tensor), panels)
-
-
-def _write(native: _native.Program, tensors: Iterator[tuple[str, Tensor]], writer: PackedFileWriter) -> None:
-    """Pack all `tensors` into the file, some panels at a time."""
-    for name, tensor in tensors:
-        panel_bytes, num_panels = _panel_bytes(tensor), _num_panels(tensor)
-        raw = np.ascontiguousarray(tensor.data)
-        writer.begin(name, tensor.encoding.value, *_matrix(tensor), num_panels * panel_bytes)
-        panel = 0
-        while panel < num_panels:
-            memory = writer.reserve(panel_bytes, (num_panels - panel) * panel_bytes)
-            memory = memory[: memory.size // panel_bytes * panel_bytes]
-            native.pack(tensor.encoding.value, *_matrix(tensor), raw, panel, memory)
-            writer.advance(memory.size)
-            panel += memory.size // panel_bytes
-        drop_pages(tensor.data)
+        yield PackedWeight(name, tensor.encoding.value, *_matrix(tensor), panels)
 
 
 def _ahead(names: Sequence[str], weights: Mapping[str, Tensor], threads: int) -> Iterator[tuple[str, Tensor]]:
@@ -72,11 +68,17 @@ def _ahead(names: Sequence[str], weights: Mapping[str, Tensor], threads: int) ->
     with ThreadPoolExecutor(threads) as pool:
         coming: deque[tuple[str, Future[Tensor]]] = deque()
         for name in names:
-            coming.append((name, pool.submit(weights.__getitem__, name)))
+            coming.append((name, pool.submit(_fetched, weights, name)))
             if len(coming) > threads:
                 yield _done(coming.popleft())
         while coming:
             yield _done(coming.popleft())
+
+
+def _fetched(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    tensor = weights[name]
+    _native.fetch(tensor.data)
+    return tensor
 
 
 def _done(coming: tuple[str, Future[Tensor]]) -> tuple[str, Tensor]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -22,7 +23,7 @@ from octavo.formats.mapped import drop_pages, map_file
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import _native, native, packed_cache, packed_weights
 from octavo.runtime.packed_cache import PackedCache
-from octavo.runtime.packed_file import PackedFile, PackedFileWriter
+from octavo.runtime.packed_file import PackedFile
 
 SHAPES = {"a": (40, 64), "b": (16, 64), "c": (4096, 576), "d": (33, 96)}
 KEY = "key"
@@ -74,11 +75,15 @@ def make_cache(directory: Path, key: str = KEY, num_bytes: int = 1000, max_bytes
     return PackedCache(directory, key, num_bytes, max_bytes)
 
 
-def wait_for(path: Path) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_for(path: Path) -> None:
+    wait_until(path.exists)
 
 
 def test_the_file_holds_what_memory_does(weights, tmp_path):
@@ -174,17 +179,23 @@ def test_a_directory_that_cannot_be_written(weights, tmp_path):
     assert add(weights, make_cache(tmp_path / "file")).packed == add(weights, None).packed
 
 
-@pytest.mark.parametrize("error", [OSError, ValueError])
-def test_a_writer_that_fails_leaves_nothing(weights, tmp_path, error, monkeypatch):
-    def fail(self):
-        raise error("no")
+def test_a_writer_that_fails_leaves_nothing(weights, tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise OSError("no space")
 
-    monkeypatch.setattr(PackedFileWriter, "finish", fail)
-    if error is OSError:
-        assert add(weights, make_cache(tmp_path)).packed == add(weights, None).packed
-    else:
-        with pytest.raises(ValueError, match="no"):
-            add(weights, make_cache(tmp_path))
+    monkeypatch.setattr(packed_cache, "write_packed_file", fail)
+    assert add(weights, make_cache(tmp_path)).packed == add(weights, None).packed
+    wait_until(lambda: list(tmp_path.iterdir()) == [])
+    assert "Packed weights are not kept: no space" in caplog.text
+
+
+def test_weights_that_cannot_be_packed_leave_nothing(weights, tmp_path):
+    class Broken(dict):
+        def __getitem__(self, name):
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        add(Broken(weights), make_cache(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,7 +222,7 @@ def test_starts_at_once_pack_once(weights, tmp_path):
         each.join()
     assert sum(each.panels > 0 for each in recorders) == 1
     assert all(each.packed == recorders[0].packed for each in recorders)
-    assert [path.name for path in tmp_path.iterdir()] == ["key.packed"]
+    wait_until(lambda: [path.name for path in tmp_path.iterdir()] == ["key.packed"])
 
 
 def test_an_engine_starts_from_the_file(tmp_path, monkeypatch):
@@ -220,13 +231,13 @@ def test_an_engine_starts_from_the_file(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     write_gguf(make_model("llama-biases"), path, gguf.GGMLQuantizationType.Q4_0)
     written = []
-    write = packed_weights._write
+    keep = PackedCache.keep
 
     def count(*arguments):
         written.append(arguments)
-        write(*arguments)
+        keep(*arguments)
 
-    monkeypatch.setattr(packed_weights, "_write", count)
+    monkeypatch.setattr(PackedCache, "keep", count)
 
     def start(**settings) -> int:
         written.clear()
@@ -238,10 +249,7 @@ def test_an_engine_starts_from_the_file(tmp_path, monkeypatch):
         return len(list((tmp_path / "cache" / "packed").glob("*.packed")))
 
     def wait_for_files(count: int) -> None:
-        deadline = time.monotonic() + 60
-        while files() < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: files() >= count)
 
     assert start() == 1
     wait_for_files(1)

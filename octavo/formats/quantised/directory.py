@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import KeysView
+from dataclasses import replace
 from pathlib import Path
 
 from octavo.formats.quantised.method import Method, Parts
@@ -41,10 +42,11 @@ class QuantisedDirectory(SafetensorsDirectory):
         arrays = {suffix: self.array(module + suffix) for suffix in parts}
         try:
             described = self.metadata(module + parts[0]).get(name, "")
-            return self.method.read(Parts(self.path, module, arrays, described), self._settings)
+            weight = self.method.read(Parts(self.path, module, arrays, described), self._settings)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if str(self.path) in message else f"{self.path}: {message}") from None
+        return replace(weight, sources=tuple(each.values for each in arrays.values()))
 
     def _weights(self) -> dict[str, list[str]]:
         """For each weight the ends of its parts' names; none for a tensor that stands for itself."""
