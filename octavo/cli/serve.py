@@ -21,7 +21,7 @@ from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.settings_sources import add_config_flag, fill_in
 from octavo.config import EngineConfig
 from octavo.observe.logs import log_as_json, relay
-from octavo.observe.tracing import check_endpoint
+from octavo.observe.otlp import collector
 from octavo.server.config import ServerConfig
 from octavo.server.middleware import load_middleware
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     server_config.read_chat_template()
     server_config.check_certificate()
     if server_config.otlp_traces_endpoint is not None:
-        check_endpoint(server_config.otlp_traces_endpoint)
+        collector(server_config.otlp_traces_endpoint)
     for path in server_config.middleware:
         load_middleware(path)
     with (

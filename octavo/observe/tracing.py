@@ -1,26 +1,23 @@
 """OpenTelemetry traces: a span for each request, with its queue, prefill and decode inside.
 
-Names and attributes are vLLM's. Needs `pip install 'octavo[otlp]'`; the SDK's OTEL_* variables work.
+Names and attributes are vLLM's. Needs `pip install 'octavo[otlp]'` (`[otlp-grpc]` for gRPC); the SDK's OTEL_*
+variables work.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import octavo
+from octavo.observe.otlp import collector
 from octavo.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-
-_PATH = "/v1/traces"
-_NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 caller: ContextVar[Context | None] = ContextVar("caller", default=None)
 """The trace that the request of this task belongs to, as its headers say."""
@@ -41,34 +38,13 @@ class Course:
     failed: bool
 
 
-def check_endpoint(endpoint: str) -> str:
-    """The address to send to.
-
-    Raises ValueError for one that is not HTTP, or where the packages are missing.
-    """
-    parts = urlsplit(endpoint)
-    name = "otlp_traces_endpoint (--otlp-traces-endpoint)"
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(
-            f"{name} must be OTLP over HTTP, such as http://localhost:4318{_PATH}; got {endpoint!r}"
-        )
-    try:
-        missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
-    except ModuleNotFoundError:
-        missing = list(_NEEDED)
-    if missing:
-        raise ValueError(f"{name} needs OpenTelemetry, which is not installed: pip install 'octavo[otlp]'")
-    return endpoint if parts.path not in ("", "/") else endpoint.rstrip("/") + _PATH
-
-
 class Tracer:
     """Sends spans to a collector in the background, in batches."""
 
     def __init__(self, endpoint: str, model_name: str) -> None:
-        """Raises ValueError as `check_endpoint` does."""
-        address = check_endpoint(endpoint)
+        """Raises ValueError as `collector` does."""
+        exporter = collector(endpoint).exporter()
         from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -80,7 +56,7 @@ class Tracer:
         named = Resource({"service.name": "octavo", "service.version": octavo.__version__})
         # The environment's OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES stand over these.
         self._provider: Any = TracerProvider(resource=named.merge(OTELResourceDetector().detect()))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer: Any = self._provider.get_tracer("octavo", octavo.__version__)
 
     def remember_caller(self, headers: Mapping[str, str]) -> None:

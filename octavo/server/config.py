@@ -175,7 +175,8 @@ class ServerConfig:
     otlp_traces_endpoint: str | None = setting(
         None,
         "Send a trace of each request to this OpenTelemetry collector, such as "
-        "http://localhost:4318/v1/traces (needs octavo[otlp]).",
+        "http://localhost:4318/v1/traces (needs octavo[otlp]) or, by gRPC, http://localhost:4317 "
+        "(needs octavo[otlp-grpc]).",
         "Logging",
     )
 

@@ -1,4 +1,4 @@
-"""Traces, as a collector that speaks OTLP over HTTP gets them."""
+"""Traces, as collectors that speak OTLP get them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from support.live_server import MODEL, LiveServer, live_server
 
-from octavo.cli.main import main
 from octavo.observe import tracing
 from octavo.observe.metrics import Metrics
 from octavo.observe.request_timer import RequestTimer
@@ -166,17 +165,3 @@ def test_a_failed_request_is_an_error():
         tracer.close()
     [span] = collector.spans
     assert span.status.code == span.status.STATUS_CODE_ERROR
-
-
-@pytest.mark.parametrize("endpoint", ["grpc://localhost:4317", "localhost:4318", "http://"])
-def test_an_endpoint_that_is_not_http(endpoint: str, capsys: pytest.CaptureFixture[str]):
-    assert main(["serve", "--otlp-traces-endpoint", endpoint]) == 1
-    assert "must be OTLP over HTTP, such as http://localhost:4318/v1/traces" in capsys.readouterr().err
-
-
-def test_without_the_packages_the_server_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["serve", "--otlp-traces-endpoint", "http://localhost:4318"]) == 1
-    assert "pip install 'octavo[otlp]'" in capsys.readouterr().err
