@@ -96,6 +96,14 @@ def test_the_composition() -> None:
     assert octavo["read_only"] is True
     assert octavo["cap_drop"] == ["ALL"]
     assert "/tmp" in octavo["tmpfs"]
+    # podman's images have none of their own unless they are built in Docker's format.
+    check = octavo["healthcheck"]
+    assert check["test"] == ["CMD", *json.loads(re.findall(r"CMD (\[.*\])", DOCKERFILE)[0])]
+    [options] = re.findall(r"HEALTHCHECK (.*?) +CMD", re.sub(r"\\\n\s*", " ", DOCKERFILE))
+    assert options.split() == [
+        f"--{name.replace('_', '-')}={check[name]}"
+        for name in ("interval", "timeout", "start_period", "retries")
+    ]
     assert "models:/models" in octavo["volumes"]
     for service in services.values():
         for volume in service["volumes"]:

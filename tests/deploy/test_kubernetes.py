@@ -68,6 +68,19 @@ def test_the_arguments_start_octavo(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_pod_takes_a_gpu(overlay: str) -> None:
+    """Nothing would run on it."""
+    assert "nvidia.com/gpu" not in str(container(overlay)["resources"])
+
+
+def test_the_gpu_overlay_goes_where_gpus_are() -> None:
+    pod = rendered("overlays/gpu")["Deployment"]["spec"]["template"]["spec"]
+    [toleration] = pod["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
+    assert "nvidia.com/gpu.present" in str(pod["affinity"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_everything_selects_the_pods(overlay: str) -> None:
     kinds = rendered(overlay)
     pod_labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
