@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import venv
 from pathlib import Path
 
 import msgspec
@@ -199,7 +200,7 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
 
 WORKER = """
 import json, sys
-print(json.dumps({"name": f"mock of {sys.argv[1]} with {sys.argv[2]}"}), flush=True)
+print(json.dumps({"name": f"{sys.argv[1]} of {sys.argv[2]} with {sys.argv[3]}"}), flush=True)
 for line in sys.stdin:
     work = json.loads(line)
     answer = {"tokens_per_second": work["prompt_tokens"]} if work["kind"] == "prefill" else {"error": "tired"}
@@ -215,9 +216,9 @@ def python_peer(tmp_path: Path, script: str) -> PythonPeer:
 def test_a_worker_is_asked_line_by_line(tmp_path: Path):
     peer = python_peer(tmp_path, WORKER)
     try:
-        assert peer.name == "mock of m.gguf with 2"
+        assert peer.name == "openvino of m.gguf with 2"
         assert [peer.tokens_per_second(PREFILL) for _ in range(2)] == [512.0, 512.0]
-        with pytest.raises(ValueError, match=r"mock of m\.gguf with 2: tired"):
+        with pytest.raises(ValueError, match=r"openvino of m\.gguf with 2: tired"):
             peer.tokens_per_second(SINGLE)
     finally:
         peer.close()
@@ -236,6 +237,13 @@ def test_a_worker_is_asked_line_by_line(tmp_path: Path):
 def test_a_worker_that_can_not_is_left_out_with_its_reason(tmp_path: Path, script: str, reason: str):
     with pytest.raises(Unavailable, match=reason):
         python_peer(tmp_path, script)
+
+
+def test_a_library_that_is_missing_is_left_out_with_what_to_install(tmp_path: Path):
+    """In an interpreter without any packages, octavo among them."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    with pytest.raises(Unavailable, match=r"not installed \(.*\); pip install torch transformers"):
+        PythonPeer("transformers", str(tmp_path / "venv/bin/python"), tmp_path, 1)
 
 
 def test_transformers_is_timed_where_it_is_installed(tmp_path: Path):

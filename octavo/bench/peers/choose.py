@@ -7,9 +7,9 @@ from pathlib import Path
 
 from octavo.bench.peers.llama_cpp import LlamaCpp
 from octavo.bench.peers.peer import Peer, Unavailable
-from octavo.bench.peers.python_peer import WORKERS, PythonPeer
+from octavo.bench.peers.python_peer import KINDS, PythonPeer
 
-PEERS = ("llama.cpp", *WORKERS)
+PEERS = ("llama.cpp", *KINDS)
 
 
 def find_peers(

@@ -13,8 +13,7 @@ import msgspec
 from octavo.bench.peers.peer import Unavailable
 from octavo.bench.workload import Workload
 
-WORKERS = {"openvino": "openvino_worker.py", "transformers": "transformers_worker.py"}
-"""Name of a peer -> the script beside this file that runs it."""
+KINDS = ("openvino", "transformers")
 TIMEOUT_S = 3600
 
 
@@ -22,12 +21,15 @@ class PythonPeer:
     """A worker that loads the model and times workloads: a line of JSON for each, in and out."""
 
     def __init__(self, kind: str, python: str, model: Path, threads: int, script: Path | None = None) -> None:
-        """Start it. Raises Unavailable, with the worker's reason, when it can not run the model."""
+        """Start the worker of one of `KINDS`.
+
+        Raises Unavailable, with the worker's reason, when it can not run the model.
+        """
         self.name = kind
-        script = script or Path(__file__).with_name(WORKERS[kind])
+        script = script or Path(__file__).with_name("worker.py")
         try:
             self._process = subprocess.Popen(
-                [python, str(script), str(model), str(threads)],
+                [python, str(script), kind, str(model), str(threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
