@@ -60,8 +60,12 @@ def measure(config: LoadConfig, tokenizer: Tokenizer, conversations: list[Conver
     _allow_many_connections()
     server = OpenAIServer(config, config.api_key or os.environ.get("OPENAI_API_KEY"), tokenizer)
 
+    def waiting(reason: str) -> None:
+        seconds = config.ready_check_timeout_sec
+        sys.stderr.write(f"octavo: waiting up to {seconds} s for {config.url} ({reason})\n")
+
     async def load() -> dict[str, Any]:
-        await wait_until_ready(server, conversations[0], config.ready_check_timeout_sec)
+        await wait_until_ready(server, conversations[0], config.ready_check_timeout_sec, waiting)
         warm = (conversations * -(-config.num_warmups // len(conversations)))[: config.num_warmups]
         await run_load(server, warm, config, lambda _: None)
         num_turns = sum(len(each.turns) for each in conversations)

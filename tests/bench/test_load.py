@@ -153,13 +153,18 @@ def test_requests_go_out_at_their_times_and_no_more_at_once_than_allowed():
 
 
 def test_a_server_that_never_answers_ends_the_wait():
+    told: list[str] = []
+
     async def wait(config: LoadConfig) -> None:
-        await wait_until_ready(OpenAIServer(config, None, byte_tokenizer()), CONVERSATION, 0.5)
+        server = OpenAIServer(config, None, byte_tokenizer())
+        await wait_until_ready(server, CONVERSATION, 0.5, told.append)
 
     with pytest.raises(ValueError, match="the first request failed: HTTP 503"):
         talk_to(answering(b"HTTP/1.1 503 Wait\r\nContent-Length: 0\r\n\r\n"), wait)
     with pytest.raises(ValueError, match="the first request failed: HTTP 404: no model"):
         talk_to(answering(b'HTTP/1.1 404 No\r\n\r\n{"error": {"message": "no model"}}'), wait)
+    [reason] = told  # once, and not for what waiting does not help
+    assert reason.startswith("HTTP 503")
 
 
 def outcomes() -> list[Outcome]:

@@ -49,6 +49,7 @@ def test_targets_out_of_reach_have_it_too(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ("Llama-3.1-8B", "or name devices (--gpu) to plan for a known name"),
         ("Llama-3.1-8B --gpu A200", "gpu (--gpu): 'A200' is not like 2xA100-80"),
         ("Llama-9 --gpu A100-80", "model (--model): 'Llama-9' is neither a path nor a name that is known"),
         ("Llama-2-7B --gpu A100-80 --max-model-len 8192", "--max-model-len) is at most 4096"),

@@ -56,9 +56,18 @@ async def run_load(
     return LoadRun([outcome for task in tasks for outcome in task.result()], seconds)
 
 
-async def wait_until_ready(server: OpenAIServer, conversation: Conversation, timeout: float) -> None:
-    """Ask until the server answers. Raises ValueError when it does not in time, or refuses the request."""
+async def wait_until_ready(
+    server: OpenAIServer,
+    conversation: Conversation,
+    timeout: float,
+    waiting: Callable[[str], object] = lambda _: None,
+) -> None:
+    """Ask until the server answers; `waiting` is told once why that takes time.
+
+    Raises ValueError when it does not answer in time, or refuses the request.
+    """
     deadline = time.monotonic() + timeout
+    told = False
     while True:
         try:
             await server.find_model()
@@ -72,4 +81,7 @@ async def wait_until_ready(server: OpenAIServer, conversation: Conversation, tim
             reason, final = str(error), error.status not in _NOT_READY
         if final or time.monotonic() >= deadline:
             raise ValueError(f"the first request failed: {reason}")
+        if not told:
+            waiting(reason)
+            told = True
         await asyncio.sleep(_AGAIN_SECONDS)

@@ -47,14 +47,14 @@ DEVICES = {
 
 def parse_devices(text: str) -> tuple[int, Device]:
     """`2xA100-80` as how many and which; raises ValueError, naming the flag, for what is not known."""
+    hint = ". "
     match = re.fullmatch(r"(?:([0-9]{1,4})x)?([a-z0-9-]+)", text.strip().lower())
     if match is not None:
         count, name = int(match.group(1) or 1), match.group(2).removesuffix("gb")
         if name in DEVICES and count > 0:
             return count, DEVICES[name]
         near = difflib.get_close_matches(name, DEVICES, n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(DEVICES[each].name for each in near)}?" if near else ""
-    else:
-        hint = ""
+        if near:
+            hint = f"; did you mean {' or '.join(DEVICES[each].name for each in near)}? "
     known = ", ".join(device.name for device in DEVICES.values())
-    raise ValueError(f"gpu (--gpu): {text!r} is not like 2xA100-80{hint} Known are {known}")
+    raise ValueError(f"gpu (--gpu): {text!r} is not like 2xA100-80{hint}Known are {known}")

@@ -121,10 +121,15 @@ def make_plan(config: PlanConfig, progress: Callable[[str], object] = lambda _: 
 
 
 def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan:
+    from octavo.model.load import resolve_model
     from octavo.observe.plan.machine_cost import measure
     from octavo.observe.plan.serving_cost import measure_serving
 
-    shape = shape_of(_model_path(config.model))
+    try:
+        path = str(resolve_model(config.model))
+    except ValueError as error:
+        raise ValueError(f"{error}, or name devices (--gpu) to plan for a known name") from error
+    shape = shape_of(path)
     max_model_len = _max_model_len(config, shape.max_position)
     engine = EngineConfig(model=config.model, max_model_len=max_model_len, max_num_seqs=config.max_num_seqs)
     budgets = _budgets(config, MACHINE_MAX_BATCHED_TOKENS)
@@ -173,12 +178,6 @@ def _plan(
         price_per_hour=config.price,
         advice=advice,
     )
-
-
-def _model_path(model: str) -> str:
-    from octavo.model.load import resolve_model
-
-    return str(resolve_model(model))
 
 
 def _max_model_len(config: PlanConfig, most: int) -> int:

@@ -72,8 +72,10 @@ def test_devices() -> None:
     for text in ("A200-80", "0xA100-80", "2x", "", "2 x A100"):
         with pytest.raises(ValueError, match=r"gpu \(--gpu\): "):
             parse_devices(text)
-    with pytest.raises(ValueError, match="did you mean A100-80"):
+    with pytest.raises(ValueError, match=r"is not like 2xA100-80; did you mean A100-80.*\? Known are T4, "):
         parse_devices("2xA100-8")
+    with pytest.raises(ValueError, match=r"is not like 2xA100-80\. Known are T4, "):
+        parse_devices("2x")
 
 
 def test_more_devices_or_smaller_weights_hold_more() -> None:
