@@ -1,7 +1,9 @@
 #include "sampling.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -27,6 +29,37 @@ uint64_t random_bits(uint64_t seed, uint64_t position) {
         k1 += 0xBB67AE85;
     }
     return (uint64_t{c1} << 32 | c0) >> 11;
+}
+
+// For each half byte of a mask, its bits as lanes of all ones or all zeros.
+constexpr auto kLanes = [] {
+    std::array<std::array<uint32_t, 4>, 16> lanes{};
+    for (uint32_t half = 0; half < 16; ++half)
+        for (uint32_t lane = 0; lane < 4; ++lane) lanes[half][lane] = half >> lane & 1 ? ~uint32_t{0} : 0;
+    return lanes;
+}();
+
+// The logits whose bit is set, -inf for the others; `x` may be `logits`. Most words of a grammar's mask are
+// all zeros or all ones.
+void keep_masked(const float* logits, int64_t vocab, std::span<const uint32_t> mask, float* x) {
+    constexpr uint32_t kDropped = std::bit_cast<uint32_t>(-kInfinity);
+    const auto keep = [&](int64_t id, uint32_t lane) {
+        x[id] = std::bit_cast<float>((std::bit_cast<uint32_t>(logits[id]) & lane) | (kDropped & ~lane));
+    };
+    int64_t id = 0;
+    for (; id + 32 <= vocab; id += 32) {
+        const uint32_t word = mask[id / 32];
+        if (word == 0)
+            std::fill_n(x + id, 32, -kInfinity);
+        else if (word == ~uint32_t{0})
+            std::copy_n(logits + id, x == logits ? 0 : 32, x + id);
+        else
+            for (int64_t i = 0; i < 32; i += 4) {
+                const auto& lanes = kLanes[word >> i & 15];
+                for (int64_t lane = 0; lane < 4; ++lane) keep(id + i + lane, lanes[lane]);
+            }
+    }
+    for (; id < vocab; ++id) keep(id, kLanes[mask[id / 32] >> (id % 32) & 1][0]);
 }
 
 }  // namespace
@@ -106,12 +139,10 @@ LogitsRow Sampler::process(const float* logits, int64_t vocab, const SamplingRow
     if (plan.restricted) {
         std::fill_n(x, vocab, -kInfinity);
         for (int32_t id : plan.allowed) x[id] = logits[id];
-    } else {
+    } else if (row.mask.empty()) {
         std::copy_n(logits, vocab, x);
     }
-    if (!row.mask.empty())
-        for (int64_t id = 0; id < vocab; ++id)
-            x[id] = row.mask[id / 32] >> (id % 32) & 1 ? x[id] : -kInfinity;
+    if (!row.mask.empty()) keep_masked(plan.restricted ? x : logits, vocab, row.mask, x);
     for (size_t i = 0; i < plan.bias_ids.size(); ++i) x[plan.bias_ids[i]] += plan.bias[i];
     if (row.forbids_stop())
         for (int32_t id : plan.stop_ids) x[id] = -kInfinity;
