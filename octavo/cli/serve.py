@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import errno
+import dataclasses
 import os
 import signal
 import socket
-import stat
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from octavo.cli.errors import CommandError
 from octavo.cli.event_loop import loop_factory
 from octavo.cli.flags import add_flags, config_of
+from octavo.cli.listener import listeners_of
 from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.settings_sources import add_config_flag, fill_in
 from octavo.config import EngineConfig
@@ -58,18 +56,19 @@ def run(arguments: argparse.Namespace) -> int:
     for path in server_config.middleware:
         load_middleware(path)
     with (
-        listener_of(server_config) as listener,
+        listeners_of(server_config) as listeners,
         asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
+        several = server_config.api_server_count > 1
         try:
-            runner.run(serve(config, server_config, listener))
+            runner.run((serve_in_processes if several else serve)(config, server_config, listeners))
         except asyncio.CancelledError:
             return TERMINATED
     return 0
 
 
-async def serve(config: EngineConfig, server_config: ServerConfig, listener: socket.socket) -> None:
-    """Start the engine and answer on `listener` until SIGTERM or Ctrl-C, which open requests may outlast.
+async def serve(config: EngineConfig, server_config: ServerConfig, listeners: list[socket.socket]) -> None:
+    """Start the engine and answer on `listeners` until SIGTERM or Ctrl-C, which open requests may outlast.
 
     Raises ValueError for a model or setting that can not be, CommandError when the engine does not start.
     """
@@ -87,21 +86,54 @@ async def serve(config: EngineConfig, server_config: ServerConfig, listener: soc
         # From here on the HTTP server has its own handlers, and signals again what it was ended by.
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, _nothing)
-        names = " or ".join(app.state.serving.model_names)
-        scheme = "https" if server_config.ssl_certfile else "http"
-        url = f"{scheme}://{_address(listener)}"
-        where = f"{url}/v1, metrics at {url}/metrics"
-        if server_config.uds is not None:
-            where = f"{server_config.uds} ({scheme} on a Unix socket)"
-        if server_config.tool_call_parser is not None:
-            say("--tool-call-parser is taken, but tool calling is not served yet")
-
-        def on_ready() -> None:
-            say(f"serving {names} at {where}; ready after {time.monotonic() - started:.2f} s")
-
-        await make_server(app, server_config, on_ready).serve(sockets=[listener])
+        on_ready = lambda: say_ready(config, server_config, listeners[0], started)  # noqa: E731
+        await make_server(app, server_config, on_ready).serve(sockets=listeners)
     finally:
         await engine.stop()
+
+
+async def serve_in_processes(
+    config: EngineConfig, server_config: ServerConfig, listeners: list[socket.socket]
+) -> None:
+    """The same with several API processes, of which this one is the parent."""
+    from octavo.engine.supervisor import EngineDeadError
+    from octavo.model.load import resolve_model
+    from octavo.server.processes.parent import ApiProcessError, Parent
+
+    started = time.monotonic()
+    loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+    assert serving is not None
+    loop.add_signal_handler(signal.SIGTERM, serving.cancel)
+    say(f"loading {config.model or 'the demo model'}")
+    path = await asyncio.to_thread(resolve_model, config.model)
+    parent = Parent(dataclasses.replace(config, model=str(path)), server_config, listeners)
+
+    def on_ready() -> None:
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, parent.stop)
+        say_ready(config, server_config, listeners[0], started)
+
+    try:
+        await parent.run(config.model, on_ready)
+    except (ApiProcessError, EngineDeadError) as error:
+        raise CommandError(str(error)) from error
+
+
+def say_ready(
+    config: EngineConfig, server_config: ServerConfig, listener: socket.socket, started: float
+) -> None:
+    """Say where requests are answered, and how long it took since `started`."""
+    if server_config.tool_call_parser is not None:
+        say("--tool-call-parser is taken, but tool calling is not served yet")
+    names = " or ".join(server_config.model_names(config.model))
+    scheme = "https" if server_config.ssl_certfile else "http"
+    url = f"{scheme}://{_address(listener)}"
+    where = f"{url}/v1, metrics at {url}/metrics"
+    if server_config.uds is not None:
+        where = f"{server_config.uds} ({scheme} on a Unix socket)"
+    if server_config.api_server_count > 1:
+        where += f", {server_config.api_server_count} API processes"
+    say(f"serving {names} at {where}; ready after {time.monotonic() - started:.2f} s")
 
 
 async def start_engine(config: EngineConfig) -> AsyncEngine:
@@ -116,58 +148,6 @@ async def start_engine(config: EngineConfig) -> AsyncEngine:
     except EngineDeadError as error:
         raise CommandError(str(error)) from error
     return engine
-
-
-@contextlib.contextmanager
-def listener_of(config: ServerConfig) -> Iterator[socket.socket]:
-    """The socket that the settings ask for, closed and gone after the block."""
-    if config.uds is None:
-        with listen(config.host, config.port) as listener:
-            yield listener
-        return
-    with listen_on_path(config.uds) as listener:
-        try:
-            yield listener
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(config.uds)
-
-
-def listen_on_path(path: str) -> socket.socket:
-    """A Unix socket at `path`, in place of one that nobody serves any more.
-
-    Raises CommandError when something else is there or a server answers on it.
-    """
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        if os.path.lexists(path):
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "there is something that is not a socket")
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(path) == 0:
-                    raise OSError(errno.EADDRINUSE, "another server answers there")
-            os.unlink(path)
-        listener.bind(path)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise CommandError(f"cannot listen on {path} (--uds): {reason}") from error
-    return listener
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, which does not accept yet; raises CommandError when it is taken."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CommandError(f"cannot listen on {host} port {port} (--host, --port): {reason}") from error
-    return listener
 
 
 def say(line: str) -> None:

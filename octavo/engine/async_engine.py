@@ -14,12 +14,12 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from octavo.config import EngineConfig
-from octavo.engine.client import EngineClient
+from octavo.engine.client import Client, EngineClient
 from octavo.engine.messages import (
     AbortRequests,
     DescribeState,
@@ -76,9 +76,16 @@ class AsyncEngine:
     """An engine process and its open requests. Everything here belongs to the event loop that started it."""
 
     def __init__(
-        self, config: EngineConfig, requests: RequestBuilder, command: Sequence[str] = ENGINE_COMMAND
+        self,
+        config: EngineConfig,
+        requests: RequestBuilder,
+        command: Sequence[str] = ENGINE_COMMAND,
+        source: str = "",
     ) -> None:
-        """Not started yet: see `start`, which also reads the model. `command` runs the engine process."""
+        """Not started yet: see `start`, which also reads the model. `command` runs the engine process.
+
+        `source` tells the sequences from those of other clients of the same engine.
+        """
         self.config = config
         self.stats = SchedulerStats()
         """The engine's state after its latest step; its totals go on when the process is replaced."""
@@ -90,10 +97,10 @@ class AsyncEngine:
         self.ready: EngineReady
         self._requests = requests
         self._command = command
-        self._processor = OutputProcessor(requests.tokenizer)
+        self._processor = OutputProcessor(requests.tokenizer, source)
         self._mailboxes: dict[str, Mailbox] = {}
-        self._client: EngineClient | None = None
-        """The client of an engine that is ready, None while there is none."""
+        self._client: Client | None = None
+        """That of an engine that is ready, None while there is none."""
         self._descriptions: deque[asyncio.Future[EngineState | None]] = deque()
         """Those who wait for a description, in the order in which they asked."""
         self._restarting: asyncio.Task[None] | None = None
@@ -105,7 +112,7 @@ class AsyncEngine:
         """Why no engine will run any more."""
 
     @classmethod
-    async def start(cls, config: EngineConfig) -> AsyncEngine:
+    async def start(cls, config: EngineConfig) -> Self:
         """Start an engine and wait until it is ready.
 
         Raises ValueError for a model or a setting that can not be, and EngineDeadError, its reason in one
@@ -113,9 +120,9 @@ class AsyncEngine:
         """
         path = await asyncio.to_thread(resolve_model, config.model)
         config = dataclasses.replace(config, model=str(path))
-        client = EngineClient(config, ENGINE_COMMAND)
+        client = cls._new_client(config, ENGINE_COMMAND)
         try:  # we read the tokenizer while the engine process reads the weights
-            requests, sampling = await asyncio.to_thread(_read_model, path, config)
+            requests, sampling = await asyncio.to_thread(read_model, path, config)
             engine = cls(config, requests)
             engine.sampling_defaults = sampling
             await engine.launch(client)
@@ -249,15 +256,24 @@ class AsyncEngine:
 
         Raises EngineDeadError when the process does not get ready.
         """
-        client = client or EngineClient(self.config, self._command)
+        own = client or self._new_client(self.config, self._command)
         try:
-            self.ready = await client.ready
+            ready = await own.ready
         except BaseException:
-            client.kill()
+            own.kill()
             raise
-        self._requests.max_model_len = self.ready.max_model_len
-        client.on_step, client.on_lost = self._take_step, self._on_lost
-        client.on_state = self._take_state
+        own.on_lost = lambda reason, crashed: self._on_lost(own, reason, crashed)
+        self._take_over(own, ready)
+
+    @staticmethod
+    def _new_client(config: EngineConfig, command: Sequence[str]) -> EngineClient:
+        return EngineClient(config, command)
+
+    def _take_over(self, client: Client, ready: EngineReady) -> None:
+        """Send this engine every open request, and those that come from now on."""
+        self.ready = ready
+        self._requests.max_model_len = ready.max_model_len
+        client.on_step, client.on_state = self._take_step, self._take_state
         self._client = client
         for state in self._suspects.restart(self._processor.states):
             self._send(self._processor.resubmit(state))
@@ -312,10 +328,14 @@ class AsyncEngine:
                 mailbox.on_first_token = None
             mailbox.wake()
 
-    def _on_lost(self, reason: str, crashed: bool) -> None:
-        """The engine died: replace it, without the request that is sure to be what kills it."""
-        client, self._client = self._client, None
-        assert client is not None
+    def _on_lost(self, client: EngineClient, reason: str, crashed: bool) -> None:
+        """The engine died: replace it."""
+        self._lose(reason, crashed)
+        self._restarting = asyncio.get_running_loop().create_task(self._replace(client, reason))
+
+    def _lose(self, reason: str, crashed: bool) -> None:
+        """Go on without an engine, and without the request that is sure to be what kills it."""
+        self._client = None
         self._describe_none()
         self._past = self.stats
         _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
@@ -323,7 +343,6 @@ class AsyncEngine:
             guilty = self._suspects.crash(self._processor.states)
             if guilty is not None:
                 self._fail([guilty], f"{reason}, each time that it ran this request")
-        self._restarting = asyncio.get_running_loop().create_task(self._replace(client, reason))
 
     async def _replace(self, client: EngineClient, reason: str) -> None:
         started = time.monotonic()
@@ -363,7 +382,8 @@ def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:
     )
 
 
-def _read_model(path: Path, config: EngineConfig) -> tuple[RequestBuilder, dict[str, Any]]:
+def read_model(path: Path, config: EngineConfig) -> tuple[RequestBuilder, dict[str, Any]]:
+    """What makes requests for the model there, and the sampling parameters that it asks for."""
     info = read_model_info(path)
     requests = RequestBuilder(
         load_tokenizer(path, config.tokenizer),

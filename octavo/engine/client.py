@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 import zmq
 
 from octavo.config import EngineConfig
+from octavo.engine.loop_socket import LoopSocket, SocketFolder
 from octavo.engine.messages import (
     EngineFailed,
     EngineReady,
@@ -26,8 +25,26 @@ from octavo.engine.process import ProcessOptions
 from octavo.engine.supervisor import EngineDeadError, EngineProcess
 
 _log = logging.getLogger(__name__)
-_MESSAGES_AT_ONCE = 16
-"""Messages that one callback reads before it lets the event loop do other things."""
+
+
+class Client(Protocol):
+    """What a process needs of an engine process that is ready, whoever started it."""
+
+    on_step: Callable[[StepOutputs], None]
+    on_state: Callable[[EngineState], None]
+
+    @property
+    def pid(self) -> int:
+        """The engine's process id."""
+        ...
+
+    def send(self, message: ToEngine) -> None:
+        """Queue a message; one to an engine that has ended is dropped."""
+        ...
+
+    async def stop(self) -> None:
+        """Have no more to do with the engine."""
+        ...
 
 
 class EngineClient:
@@ -43,26 +60,24 @@ class EngineClient:
     on_state: Callable[[EngineState], None]
     on_lost: Callable[[str, bool], None]
 
-    def __init__(self, config: EngineConfig, command: Sequence[str]) -> None:
-        """Raises EngineDeadError when the command can not be run."""
+    def __init__(self, config: EngineConfig, command: Sequence[str], *, shared: bool = False) -> None:
+        """`shared` lets other processes be clients of the engine too, at `address_for_others`.
+
+        Raises EngineDeadError when the command can not be run.
+        """
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[EngineReady] = self._loop.create_future()
         # A start that is given up for another reason leaves nobody to look at the error.
         self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self._exited = asyncio.Event()
-        self._closed = False
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
-        self._folder = _socket_folder()
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
-        # What is not sent yet is bounded by the open requests; the API process must never block here.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        address = f"ipc://{self._folder}/engine"
+        self._folder = SocketFolder(("engine", "others"))
+        self.address_for_others = self._folder.address("others") if shared else None
+        self._socket = LoopSocket(zmq.PAIR, self._take)
+        address = self._folder.address("engine")
         self._socket.bind(address)
-        self._loop.add_reader(self._fd, self._read)
-        options = msgspec.json.encode(ProcessOptions(address, config))
+        options = msgspec.json.encode(ProcessOptions(address, config, self.address_for_others))
         try:
             self._process = EngineProcess(command, options, self._notify_exit)
         except OSError as error:
@@ -76,15 +91,7 @@ class EngineClient:
 
     def send(self, message: ToEngine) -> None:
         """Queue a message; one to an engine that has ended is dropped."""
-        if self._closed:
-            return
-        try:
-            self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return  # nobody is at the other end any more: `on_lost` follows
-        # Sending can consume the wake-up of a message that came meanwhile; the fd would stay silent.
-        if self._has_message:
-            self._loop.call_soon(self._read)
+        self._socket.send(self._encoder.encode(message))
 
     async def stop(self, timeout: float = 5.0) -> None:
         """Let the engine finish its step and leave; kill it after `timeout` seconds."""
@@ -106,23 +113,8 @@ class EngineClient:
         """Return when the process is gone and its memory is free."""
         await self._exited.wait()
 
-    @property
-    def _fd(self) -> int:
-        return int(self._socket.getsockopt(zmq.FD))
-
-    @property
-    def _has_message(self) -> bool:
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-    def _read(self) -> None:
-        """Read until nothing is left: the fd signals once for any number of messages."""
-        for _ in range(_MESSAGES_AT_ONCE):
-            if self._closed:
-                return
-            if not self._has_message:
-                return
-            self._handle(self._decoder.decode(self._socket.recv(zmq.NOBLOCK)))
-        self._loop.call_soon(self._read)
+    def _take(self, frames: list[bytes]) -> None:
+        self._handle(self._decoder.decode(frames[0]))
 
     def _handle(self, message: FromEngine) -> None:
         match message:
@@ -144,11 +136,11 @@ class EngineClient:
 
     def _exit(self) -> None:
         self._exited.set()
-        self._read()
+        self._socket.read()
         self._lose(self._process.death, self._process.crashed)
 
     def _lose(self, reason: str, crashed: bool) -> None:
-        if self._closed:
+        if self._socket.closed:
             return
         self.kill()
         if not self.ready.done():
@@ -157,23 +149,9 @@ class EngineClient:
             self.on_lost(reason, crashed)
 
     def _close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.remove_reader(self._fd)
         self._socket.close()
-        self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def _ignore(reason: str, crashed: bool) -> None:
     pass
-
-
-def _socket_folder() -> str:
-    """A new folder that only this user may enter, with a path that a socket's address has room for."""
-    folder = tempfile.mkdtemp(prefix="octavo-")
-    if len(os.fsencode(folder)) + len("/engine") < zmq.IPC_PATH_MAX_LEN:
-        return folder
-    os.rmdir(folder)
-    return tempfile.mkdtemp(prefix="octavo-", dir="/tmp")

@@ -65,7 +65,15 @@ class Shutdown(msgspec.Struct, tag="shutdown", array_like=True):
     """Leave after the current step."""
 
 
-ToEngine = AddRequest | AbortRequests | ResetPrefixCache | DescribeState | Shutdown
+class ForgetClient(msgspec.Struct, tag="forget", array_like=True):
+    """A process that was a client of the engine too is gone: its requests end, its blocks are free."""
+
+    name: str
+
+
+FromClient = AddRequest | AbortRequests | ResetPrefixCache | DescribeState
+"""What every client may send; the process that the engine belongs to may also send the others."""
+ToEngine = FromClient | ForgetClient | Shutdown
 
 
 class SequenceOutput(msgspec.Struct, array_like=True):

@@ -220,8 +220,10 @@ class RequestState:
 class OutputProcessor:
     """The open requests of an engine, by request id and by the ids of their sequences."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, source: str = "") -> None:
+        """`source` tells the sequences from those of other clients of the same engine."""
         self._tokenizer = tokenizer
+        self._source = source
         self._states: dict[str, RequestState] = {}
         self._children: dict[str, tuple[RequestState, Child]] = {}
         self._serial = 0
@@ -244,14 +246,15 @@ class OutputProcessor:
         if request.request_id in self._states:
             raise ValueError(f"request_id {request.request_id!r} is in use by a request that is running")
         self._serial += 1
+        serial = f"{self._source}{self._serial}"
         count = request.params.num_sequences
         state = RequestState(request, [], count, RequestMetrics(request.arrival_time))
         if count > 1:
-            state.group = request.group or f"{request.request_id}#{self._serial}"
+            state.group = request.group or f"{request.request_id}#{serial}"
         for index in range(count):
             name = request.request_id if count == 1 else f"{index}_{request.request_id}"
             params = child_params(request.params, index)
-            child = Child(f"{name}#{self._serial}", index, params, request, self._tokenizer)
+            child = Child(f"{name}#{serial}", index, params, request, self._tokenizer)
             state.children.append(child)
             self._children[child.sequence_id] = (state, child)
         self._states[request.request_id] = state

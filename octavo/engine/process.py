@@ -22,6 +22,8 @@ import msgspec
 import zmq
 
 from octavo.config import EngineConfig
+from octavo.engine.clients import Clients, counted
+from octavo.engine.lifeline import leave_with_parent, read_line
 from octavo.engine.messages import (
     AbortRequests,
     AddRequest,
@@ -29,6 +31,7 @@ from octavo.engine.messages import (
     EngineFailed,
     EngineReady,
     EngineState,
+    ForgetClient,
     FromEngine,
     ResetPrefixCache,
     Shutdown,
@@ -84,10 +87,11 @@ class StepEngine(Protocol):
 
 
 class ProcessOptions(msgspec.Struct):
-    """The line on standard input: where the parent listens, and what to run."""
+    """The line on standard input: where the parent listens, what to run, and where to listen for others."""
 
     address: str
     config: EngineConfig
+    address_for_others: str | None = None
 
 
 class StopRequest:
@@ -111,15 +115,25 @@ class StopRequest:
 class EngineLoop:
     """The loop between a socket and an engine: drain what came in, step, send what came out."""
 
-    def __init__(self, engine: StepEngine, socket: zmq.Socket[bytes], stop: StopRequest) -> None:
+    def __init__(
+        self,
+        engine: StepEngine,
+        socket: zmq.Socket[bytes],
+        stop: StopRequest,
+        clients: Clients | None = None,
+    ) -> None:
+        """`socket` leads to the parent; `clients` are other processes that send requests."""
         self._engine = engine
         self._socket = socket
+        self._clients = clients
         self._stop = stop
         self._decoder = msgspec.msgpack.Decoder(ToEngine)
         self._encoder = msgspec.msgpack.Encoder()
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(stop.read_fd, zmq.POLLIN)
+        if clients is not None:
+            self._poller.register(clients.socket, zmq.POLLIN)
         self._aborted = False
         """Whether requests ended since the last step: its statistics still count them."""
 
@@ -131,7 +145,7 @@ class EngineLoop:
             if not self._drain():
                 return
             if self._engine.has_work or self._aborted:
-                self._socket.send(self._encoder.encode(self._engine.step()))
+                self._send_step(self._engine.step())
                 self._aborted = False
 
     def _sleep(self) -> None:
@@ -145,18 +159,42 @@ class EngineLoop:
         """Take every message that is there; False after `Shutdown`."""
         while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             match self._decoder.decode(self._socket.recv()):
-                case AddRequest() as request:
-                    self._engine.add(request)
-                case AbortRequests(request_ids):
-                    self._engine.abort(request_ids)
-                    self._aborted = True
-                case ResetPrefixCache():
-                    self._engine.reset_prefix_cache()
-                case DescribeState() as request:
-                    self._socket.send(self._encoder.encode(self._engine.describe(request)))
                 case Shutdown():
                     return False
+                case ForgetClient(name):
+                    if self._clients is not None:
+                        self._abort(self._clients.forget(name))
+                case DescribeState() as request:
+                    self._socket.send(self._encoder.encode(self._engine.describe(request)))
+                case message:
+                    self._take(message)
+        if self._clients is not None:
+            for client, message in self._clients.messages():
+                if isinstance(message, DescribeState):
+                    self._clients.send(client, self._engine.describe(message))
+                else:
+                    self._take(message)
         return True
+
+    def _take(self, message: AddRequest | AbortRequests | ResetPrefixCache) -> None:
+        match message:
+            case AddRequest():
+                self._engine.add(message)
+            case AbortRequests(request_ids):
+                self._abort(request_ids)
+            case ResetPrefixCache():
+                self._engine.reset_prefix_cache()
+
+    def _abort(self, request_ids: list[str]) -> None:
+        self._engine.abort(request_ids)
+        self._aborted = True
+
+    def _send_step(self, step: StepOutputs) -> None:
+        """To each client what is its own; to the parent everything, in full unless others were served."""
+        if self._clients is not None:
+            self._clients.deliver(step)
+            step = counted(step)
+        self._socket.send(self._encoder.encode(step))
 
 
 def run(build: Callable[[EngineConfig], StepEngine]) -> int:
@@ -164,8 +202,8 @@ def run(build: Callable[[EngineConfig], StepEngine]) -> int:
 
     Sends `EngineReady`, or `EngineFailed` when `build` or a step raises.
     """
-    options = msgspec.json.decode(_read_line(0), type=ProcessOptions)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    options = msgspec.json.decode(read_line(0), type=ProcessOptions)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     with connected(options.address) as socket:
         try:
             engine = build(options.config)
@@ -174,9 +212,10 @@ def run(build: Callable[[EngineConfig], StepEngine]) -> int:
             gc.freeze()
             stop = StopRequest()
             signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            _send(socket, engine.ready())
-            EngineLoop(engine, socket, stop).run()
-            engine.close()
+            with clients_at(options.address_for_others) as clients:
+                _send(socket, engine.ready())
+                EngineLoop(engine, socket, stop, clients).run()
+                engine.close()
         except Exception as error:
             if not isinstance(error, _EXPECTED_ERRORS):
                 traceback.print_exc()
@@ -211,6 +250,21 @@ def connected(address: str) -> Iterator[zmq.Socket[bytes]]:
         context.term()
 
 
+@contextlib.contextmanager
+def clients_at(address: str | None) -> Iterator[Clients | None]:
+    """Listen for other clients there, if anywhere."""
+    if address is None:
+        yield None
+        return
+    context = zmq.Context()
+    clients = Clients(context, address)
+    try:
+        yield clients
+    finally:
+        clients.close()
+        context.term()
+
+
 def one_line(error: BaseException) -> str:
     """An error as one line for the user; the type's name only where the message was not written for one."""
     text = " ".join(str(error).split())
@@ -221,23 +275,6 @@ def one_line(error: BaseException) -> str:
 
 def _send(socket: zmq.Socket[bytes], message: FromEngine) -> None:
     socket.send(msgspec.msgpack.encode(message))
-
-
-def _read_line(fd: int) -> bytes:
-    """The bytes up to the first newline, or to the end."""
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(fd, 65536)
-        if not part:
-            break
-        line += part
-    return line
-
-
-def _leave_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

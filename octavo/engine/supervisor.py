@@ -39,7 +39,7 @@ class EngineProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C is for us: we stop the engine in our own time
         )
         self._on_exit = on_exit
@@ -115,7 +115,7 @@ class RestartBudget:
         return True
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Ours, with modules found where we find them; `-P` keeps the working directory from coming first."""
     paths = [path or os.getcwd() for path in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

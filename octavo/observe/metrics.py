@@ -25,6 +25,7 @@ from octavo.observe.engine_collector import EngineCollector, WatchedEngine
 from octavo.observe.histogram import Histogram
 from octavo.observe.offload_series import OffloadSeries
 from octavo.observe.other_names import OtherNames
+from octavo.observe.request_series import RequestValue
 from octavo.observe.residency_series import ResidencySeries
 from octavo.observe.running_total import RunningTotal
 
@@ -111,6 +112,10 @@ class Metrics:
             self._residency.observe(stats.evictions)
         self._forget_aborted(stats)
         self._on_stats(stats)
+
+    def observe(self, value: RequestValue, amount: float) -> None:
+        """Count a request in the histogram of that value."""
+        self._of_requests[value].observe(amount)
 
     def finished(self, reason: str) -> None:
         """Count a completion that ended with this finish reason."""
@@ -219,28 +224,31 @@ class Metrics:
         self.ttft = self._histogram(
             "vllm:time_to_first_token_seconds", "Arrival to first token.", buckets.TTFT_SECONDS
         )
-        self.request_token_time = self._histogram(
-            "vllm:request_time_per_output_token_seconds",
-            "A request's mean time per token after the first.",
-            buckets.TOKEN_SECONDS,
-        )
-        self.e2e = seconds("e2e_request_latency", "Arrival to last token.")
-        self.queue_time = seconds("request_queue_time", "Arrival to the first step that ran the request.")
-        self.prefill_time = seconds("request_prefill_time", "First step to first token.")
-        self.decode_time = seconds("request_decode_time", "First token to last token.")
-        self.inference_time = seconds("request_inference_time", "First step to last token.")
-        self.request_prompt = tokens("request_prompt_tokens", "Prompt tokens of a request.")
-        self.request_prefill_computed = tokens(
-            "request_prefill_kv_computed_tokens", "Prompt tokens of a request that no cache gave."
-        )
-        self.request_generation = tokens("request_generation_tokens", "Generated tokens of a request.")
-        self.request_longest = tokens(
-            "request_max_num_generation_tokens", "Tokens of a request's longest completion."
-        )
-        self.request_max_tokens = tokens("request_params_max_tokens", "The max_tokens of a request.")
-        self.request_choices = self._histogram(
-            "vllm:request_params_n", "Completions that a request asks for.", buckets.CHOICES
-        )
+        self._of_requests: dict[RequestValue, Histogram] = {
+            "ttft": self.ttft,
+            "token_time": self._histogram(
+                "vllm:request_time_per_output_token_seconds",
+                "A request's mean time per token after the first.",
+                buckets.TOKEN_SECONDS,
+            ),
+            "e2e": seconds("e2e_request_latency", "Arrival to last token."),
+            "queue_time": seconds("request_queue_time", "Arrival to the first step that ran the request."),
+            "prefill_time": seconds("request_prefill_time", "First step to first token."),
+            "decode_time": seconds("request_decode_time", "First token to last token."),
+            "inference_time": seconds("request_inference_time", "First step to last token."),
+            "prompt": tokens("request_prompt_tokens", "Prompt tokens of a request."),
+            "prefill_computed": tokens(
+                "request_prefill_kv_computed_tokens", "Prompt tokens of a request that no cache gave."
+            ),
+            "generation": tokens("request_generation_tokens", "Generated tokens of a request."),
+            "longest": tokens(
+                "request_max_num_generation_tokens", "Tokens of a request's longest completion."
+            ),
+            "max_tokens": tokens("request_params_max_tokens", "The max_tokens of a request."),
+            "choices": self._histogram(
+                "vllm:request_params_n", "Completions that a request asks for.", buckets.CHOICES
+            ),
+        }
 
     def _add_absent_series(self) -> None:
         """What vLLM always exports of parts that octavo does not have, so that sums over both find them."""

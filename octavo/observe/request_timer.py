@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from octavo.observe.metrics import Metrics
+from octavo.observe.request_series import RequestSeries
 from octavo.observe.tracing import Course, RequestTrace
 from octavo.outputs import RequestMetrics, RequestOutput
 
@@ -29,7 +29,7 @@ class RequestTimer:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: RequestSeries,
         num_choices: int,
         max_tokens: int | None = None,
         trace: RequestTrace | None = None,
@@ -69,16 +69,16 @@ class RequestTimer:
         if self._num_open or self._first is None:
             return
         metrics, total = self._metrics, sum(self._num_tokens)
-        metrics.e2e.observe(self._last - self._arrival)
-        metrics.request_generation.observe(total)
-        metrics.request_longest.observe(max(self._num_tokens))
-        metrics.request_choices.observe(len(self._num_tokens))
-        metrics.request_prefill_computed.observe(self._num_prompt - self._num_cached)
+        metrics.observe("e2e", self._last - self._arrival)
+        metrics.observe("generation", total)
+        metrics.observe("longest", max(self._num_tokens))
+        metrics.observe("choices", len(self._num_tokens))
+        metrics.observe("prefill_computed", self._num_prompt - self._num_cached)
         if self._max_tokens is not None:
-            metrics.request_max_tokens.observe(self._max_tokens)
+            metrics.observe("max_tokens", self._max_tokens)
         gaps = total / len(self._num_tokens) - 1
         if gaps > 0:
-            metrics.request_token_time.observe((self._last - self._first) / gaps)
+            metrics.observe("token_time", (self._last - self._first) / gaps)
         self._observe_phases(self._first)
 
     def fail(self) -> None:
@@ -110,9 +110,9 @@ class RequestTimer:
         self._first = self._last if first is None else first
         self._num_prompt = len(output.prompt_token_ids)
         self._num_cached = min(output.num_cached_tokens, self._num_prompt)
-        self._metrics.ttft.observe(self._first - self._arrival)
+        self._metrics.observe("ttft", self._first - self._arrival)
         self._metrics.prompt_began(self._num_prompt, self._num_cached)
-        self._metrics.request_prompt.observe(self._num_prompt)
+        self._metrics.observe("prompt", self._num_prompt)
 
     def _observe_phases(self, first: float) -> None:
         """Queue, prefill and decode; a request that ended without a step has none of them."""
@@ -120,7 +120,7 @@ class RequestTimer:
         if scheduled is None:
             return
         metrics = self._metrics
-        metrics.queue_time.observe(max(0.0, scheduled - self._arrival))
-        metrics.prefill_time.observe(max(0.0, first - scheduled))
-        metrics.decode_time.observe(self._last - first)
-        metrics.inference_time.observe(self._last - scheduled)
+        metrics.observe("queue_time", max(0.0, scheduled - self._arrival))
+        metrics.observe("prefill_time", max(0.0, first - scheduled))
+        metrics.observe("decode_time", self._last - first)
+        metrics.observe("inference_time", self._last - scheduled)

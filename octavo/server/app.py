@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import octavo
-from octavo.observe.metrics import Metrics
-from octavo.observe.stats_line import StatsLine
 from octavo.observe.tracing import Tracer
 from octavo.server import (
     anthropic,
@@ -30,53 +28,56 @@ from octavo.server import (
     pooling,
     tokens,
 )
-from octavo.server.admission import Admission
 from octavo.server.auth import APIKeyMiddleware
-from octavo.server.config import ServerConfig
-from octavo.server.drain import DrainMiddleware
+from octavo.server.config import DEMO_NAME, ServerConfig
+from octavo.server.drain import Drain, DrainMiddleware
 from octavo.server.errors import install_error_handlers
 from octavo.server.header_limit import HeaderLimitMiddleware
 from octavo.server.middleware import add_middleware
 from octavo.server.openapi import describe
+from octavo.server.processes.linked_state import LinkedState
 from octavo.server.request_id_header import RequestIdMiddleware
 from octavo.server.responses_api import routes as responses_api
-from octavo.server.responses_api.store import ResponseStore
 from octavo.server.serving import Serving, now
+from octavo.server.state import LocalState, ServerState
 
 if TYPE_CHECKING:
     from octavo.engine.async_engine import AsyncEngine
+    from octavo.server.processes.link import Link
 
-DEMO_NAME = "SmolLM2-135M-Instruct"
 
-
-def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> FastAPI:
+def create_app(
+    engine: AsyncEngine, config: ServerConfig, model: str = "", link: Link | None = None
+) -> FastAPI:
     """The app that serves `engine`, which it stops when it shuts down; `model` as the user named it.
 
-    Raises ValueError when the chat template's file can not be read, or traces can not be sent.
+    `link` leads to the parent of several API processes, of which this is one. Raises
+    ValueError when the chat template's file can not be read, or traces can not be sent.
     """
-    names = list(config.served_model_name) or [model or DEMO_NAME]
+    names = config.model_names(model)
+    drain = Drain()
+    state: ServerState
+    if link is None:
+        state = LocalState(engine, config, names, lambda: drain.num_open)
+    else:
+        admits_all = config.max_waiting is None and engine.config.target_ttft is None
+        state = LinkedState(link, drain, admits_all=admits_all)
     serving = Serving(
         engine=engine,
         config=config,
-        metrics=Metrics(names[0], engine.max_model_len, engine.config.kv_cache_metrics),
+        state=state,
         model_names=names,
         model_path=model or DEMO_NAME,
         chat_template=config.read_chat_template(),
         created=now(),
-        admission=Admission(
-            None if engine.config.target_ttft is None else engine.config.target_ttft / 1000,
-            config.max_waiting,
-            engine.config.scheduling_policy,
-        ),
+        drain=drain,
     )
     if config.otlp_traces_endpoint is not None:
         serving.tracer = Tracer(config.otlp_traces_endpoint, names[0])
-    serving.metrics.watch(engine)
-    engine.on_step = serving.metrics.on_step
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with running(_log_stats(serving)):
+        with running(serving.state.run()):
             yield
         await engine.stop()
         if serving.tracer is not None:
@@ -85,8 +86,6 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
     docs: dict[str, Any] = {"openapi_url": None} if config.disable_fastapi_docs else {}
     app = FastAPI(title="octavo", version=octavo.__version__, lifespan=lifespan, **docs)
     app.state.serving = serving
-    app.state.live_feed = live.make_feed(serving)
-    app.state.responses = ResponseStore(config.max_stored_responses)
     for group in (
         completions,
         chat,
@@ -129,11 +128,6 @@ def create_app(engine: AsyncEngine, config: ServerConfig, model: str = "") -> Fa
         max_count=config.h11_max_header_count,
     )
     return app
-
-
-async def _log_stats(serving: Serving) -> None:
-    if interval := serving.config.log_stats_interval:
-        await StatsLine(serving.metrics).run(interval)
 
 
 @contextmanager

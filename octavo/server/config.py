@@ -8,6 +8,8 @@ from pathlib import Path
 from octavo.config import check_settings, setting
 from octavo.sampling_params import MAX_LOGPROBS
 
+DEMO_NAME = "SmolLM2-135M-Instruct"
+
 
 @dataclass(slots=True, kw_only=True)
 class ServerConfig:
@@ -21,7 +23,7 @@ class ServerConfig:
     )
     root_path: str = setting("", "Path prefix that a reverse proxy strips.", "Server")
     api_server_count: int = setting(
-        1, "API processes; one serves the engine, so that only 1 works.", "Server", low=1
+        1, "API processes that accept connections, in front of the one engine.", "Server", low=1, high=64
     )
     middleware: tuple[str, ...] = setting(
         (),
@@ -186,11 +188,6 @@ class ServerConfig:
             raise ValueError("ssl_keyfile (--ssl-keyfile) and ssl_certfile (--ssl-certfile) go together")
         if any(not key for key in self.api_key):
             raise ValueError("api_key (--api-key) must not be empty; leave it out to serve without keys")
-        if self.api_server_count != 1:
-            raise ValueError(
-                "api_server_count (--api-server-count) only works at 1: an engine has one API process; start "
-                f"several servers behind a load balancer instead (got {self.api_server_count})"
-            )
         if self.enable_auto_tool_choice and self.tool_call_parser is None:
             raise ValueError("enable_auto_tool_choice (--enable-auto-tool-choice) needs --tool-call-parser")
         if self.enable_log_requests and self.disable_log_requests:
@@ -204,6 +201,10 @@ class ServerConfig:
             )
         if self.ssl_certfile is None and (self.ssl_ca_certs is not None or self.ssl_cert_reqs):
             raise ValueError("ssl_ca_certs (--ssl-ca-certs) and --ssl-cert-reqs need --ssl-certfile")
+
+    def model_names(self, model: str) -> list[str]:
+        """What requests may call `model`, as the user named it; the first is reported."""
+        return list(self.served_model_name) or [model or DEMO_NAME]
 
     def read_chat_template(self) -> str | None:
         """The text of the template that replaces the model's; a template is told from a path by its braces.

@@ -13,7 +13,6 @@ from octavo.engine.async_engine import EngineDeadError
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
-from octavo.server.admission import Ticket
 from octavo.server.beam_search import beam_search
 from octavo.server.errors import APIError, bad_input
 from octavo.server.prompts import Prompt
@@ -21,6 +20,7 @@ from octavo.server.protocol import SAMPLING_FIELDS
 from octavo.server.request_log import log_prompt
 from octavo.server.responses import PromptTokensDetails, Usage
 from octavo.server.serving import Serving
+from octavo.server.state import Ticket
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Generation:
             for prompt, params in zip(self.prompts, self.params, strict=True):
                 log_prompt(self.response_id, prompt, params, serving.config.max_log_len)
         lengths = [len(prompt.token_ids) for prompt in self.prompts]
-        tickets = serving.admission.enter(lengths, self.priority, self.user)
+        tickets = await serving.state.admit(lengths, self.priority, self.user)
         try:
             streams = [self._run_one(serving, index, ticket) for index, ticket in enumerate(tickets)]
             async with aclosing(merge(streams)) as outputs:
@@ -68,7 +68,7 @@ class Generation:
     ) -> AsyncGenerator[RequestOutput, None]:
         params = self.params[index]
         trace = serving.trace(self.response_id, params)
-        timer = RequestTimer(serving.metrics, params.n, params.max_tokens, trace)
+        timer = RequestTimer(serving.state.series, params.n, params.max_tokens, trace)
         engine_id = serving.engine_id(self.response_id)
         outputs = self._outputs(serving, index, engine_id, ticket.started)
         has_token = False

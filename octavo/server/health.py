@@ -26,7 +26,7 @@ async def health(request: Request) -> Response:
 @router.get("/load")
 async def load(request: Request) -> dict[str, int]:
     """How many requests are open, those of probes and monitoring apart; vLLM's."""
-    return {"server_load": serving_of(request).drain.num_open}
+    return {"server_load": await serving_of(request).state.num_open()}
 
 
 @router.get("/version")

@@ -13,4 +13,4 @@ router = APIRouter()
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus's text format."""
-    return Response(serving_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await serving_of(request).state.metrics_text(), media_type=CONTENT_TYPE_LATEST)

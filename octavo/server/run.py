@@ -81,20 +81,23 @@ class HTTPServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def text_logging() -> dict[str, Any]:
+    """The configuration of logs for people: uvicorn's, and ours like it."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    return config
+
+
 def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]) -> HTTPServer:
     """The server for `app`; its `serve(sockets=[...])` returns after SIGTERM or Ctrl-C."""
-    log_config: dict[str, Any] | None = None
     if config.log_format == "json":
         log_as_json(config.uvicorn_log_level)
-    else:
-        log_config = copy.deepcopy(LOGGING_CONFIG)
-        log_config["loggers"]["octavo"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     settings = uvicorn.Config(
         app,
         # The other parser that uvicorn knows sets no bound on the headers of a request.
         http="h11",
         h11_max_incomplete_event_size=config.h11_max_incomplete_event_size,
-        log_config=log_config,
+        log_config=None if config.log_format == "json" else text_logging(),
         log_level=config.uvicorn_log_level,
         root_path=config.root_path,
         access_log=not config.disable_log_requests,
@@ -106,6 +109,4 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
     )
     serving = app.state.serving
     assert isinstance(serving, Serving)
-    return HTTPServer(
-        settings, on_ready, app.state.live_feed.close, serving.drain, float(config.shutdown_timeout)
-    )
+    return HTTPServer(settings, on_ready, serving.state.close, serving.drain, float(config.shutdown_timeout))

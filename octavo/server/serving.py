@@ -1,4 +1,4 @@
-"""What the handlers share: the engine, the settings, the metrics, and the names that the model goes by."""
+"""What the handlers share: the engine, the settings, the server's state, and the model's names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from fastapi import Request
 
 from octavo.observe import logs
-from octavo.observe.metrics import Metrics
 from octavo.observe.tracing import RequestTrace, Tracer
 from octavo.sampling_params import SamplingParams
-from octavo.server.admission import Admission
 from octavo.server.auth import api_key
 from octavo.server.config import ServerConfig
 from octavo.server.drain import Drain
 from octavo.server.errors import APIError
+from octavo.server.state import ServerState
 
 if TYPE_CHECKING:
     from octavo.engine.async_engine import AsyncEngine
@@ -30,14 +29,13 @@ class Serving:
 
     engine: AsyncEngine
     config: ServerConfig
-    metrics: Metrics
+    state: ServerState
     model_names: list[str]
     model_path: str
     chat_template: str | None
     created: int
-    admission: Admission
+    drain: Drain
     tracer: Tracer | None = None
-    drain: Drain = field(default_factory=Drain)
     _count: int = field(default=0, init=False)
 
     def check_model(self, name: str | None) -> str:

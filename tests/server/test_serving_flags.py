@@ -47,7 +47,7 @@ class Outer:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"api_server_count": 2}, "only works at 1"),
+        ({"api_server_count": 0}, "api_server_count"),
         ({"enable_auto_tool_choice": True}, "needs --tool-call-parser"),
         ({"enable_log_requests": True, "disable_log_requests": True}, "exclude each other"),
         ({"allow_credentials": True}, "needs --allowed-origins"),
@@ -199,7 +199,7 @@ def test_a_socket_a_file_the_environment_and_middleware_at_once(demo_model: Path
 
 def test_a_path_that_is_in_use(tmp_path: Path) -> None:
     from octavo.cli.errors import CommandError
-    from octavo.cli.serve import listen_on_path
+    from octavo.cli.listener import listen_on_path
 
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CommandError, match="not a socket"):

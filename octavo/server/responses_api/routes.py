@@ -24,9 +24,10 @@ from octavo.server.responses_api.events import EventWriter
 from octavo.server.responses_api.items import items_of
 from octavo.server.responses_api.request import ResponsesRequest
 from octavo.server.responses_api.response import OutputMessage, OutputText, ResponseObject, new_response
-from octavo.server.responses_api.store import ResponseStore, StoredResponse
+from octavo.server.responses_api.stored import StoredResponse
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
+from octavo.server.state import ServerState
 
 router = APIRouter()
 
@@ -41,10 +42,10 @@ async def create_response(request: Request) -> Response:
     serving.response_id("resp", request, None)
     # Drawn, never the client's: who knows an id may read the response.
     response_id = f"resp_{uuid.uuid4().hex}"
-    store, owner = _store_of(request), serving.user(request, None)
+    owner = serving.user(request, None)
     before: tuple[Message, ...] = ()
     if body.previous_response_id is not None:
-        before = _find(store, owner, body.previous_response_id, "previous_response_id").conversation
+        before = (await _find(request, body.previous_response_id, "previous_response_id")).conversation
     chat = body.chat(before)
     generation = await chat_generation(
         serving,
@@ -61,7 +62,7 @@ async def create_response(request: Request) -> Response:
     if keeps:
         # Earlier instructions are not part of what is gone on with.
         asked = chat.messages[1:] if body.instructions else chat.messages
-        answer.keep = _Keeper(store, owner, items_of(body.input), tuple(asked))
+        answer.keep = _Keeper(serving.state, owner, items_of(body.input), tuple(asked))
     if body.stream:
         return await start_stream(request, answer.stream(), answer.events.failed)
     return json_response(await while_connected(request.receive, answer.complete()))
@@ -72,13 +73,13 @@ async def get_response(request: Request, response_id: str) -> Response:
     """A response that is stored."""
     if request.query_params.get("stream", "false").lower() == "true":
         raise APIError(400, "stream: only a response that is made can be streamed", "stream")
-    return json_response(_find_for(request, response_id).response)
+    return json_response((await _find(request, response_id, "response_id")).response)
 
 
 @router.get("/v1/responses/{response_id}/input_items")
 async def list_input_items(request: Request, response_id: str) -> dict[str, Any]:
     """What a stored response was asked, those before it apart."""
-    items = _find_for(request, response_id).input_items
+    items = (await _find(request, response_id, "response_id")).input_items
     return {
         "object": "list",
         "data": items,
@@ -91,7 +92,8 @@ async def list_input_items(request: Request, response_id: str) -> dict[str, Any]
 @router.delete("/v1/responses/{response_id}")
 async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
     """Forget a response; those that went on with it stay."""
-    if not _store_of(request).delete(serving_of(request).user(request, None), response_id):
+    serving = serving_of(request)
+    if not await serving.state.forget_response(serving.user(request, None), response_id):
         raise _not_found(response_id, "response_id")
     return {"id": response_id, "object": "response", "deleted": True}
 
@@ -100,14 +102,15 @@ async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
 class _Keeper:
     """Where a response goes when it is finished."""
 
-    store: ResponseStore
+    state: ServerState
     owner: str
     input_items: list[dict[str, Any]]
     asked: tuple[Message, ...]
 
-    def keep(self, response: ResponseObject, text: str) -> None:
+    async def keep(self, response: ResponseObject, text: str) -> None:
         conversation = (*self.asked, Message("assistant", text))
-        self.store.add(self.owner, StoredResponse(response, self.input_items, conversation))
+        entry = StoredResponse(response, self.input_items, conversation)
+        await self.state.keep_response(self.owner, entry)
 
 
 class _Answer:
@@ -151,7 +154,7 @@ class _Answer:
                     self._message.content = [self._text]
                     self._response.finish(self._message, completion, usage)
                     if self.keep is not None:
-                        self.keep.keep(self._response, self._text.text)
+                        await self.keep.keep(self._response, self._text.text)
                     events += self.events.end()
                 if events:
                     yield events
@@ -167,18 +170,9 @@ class _Answer:
         ).content
 
 
-def _store_of(request: Request) -> ResponseStore:
-    store = request.app.state.responses
-    assert isinstance(store, ResponseStore)
-    return store
-
-
-def _find_for(request: Request, response_id: str) -> StoredResponse:
-    return _find(_store_of(request), serving_of(request).user(request, None), response_id, "response_id")
-
-
-def _find(store: ResponseStore, owner: str, response_id: str, param: str) -> StoredResponse:
-    entry = store.get(owner, response_id)
+async def _find(request: Request, response_id: str, param: str) -> StoredResponse:
+    serving = serving_of(request)
+    entry = await serving.state.find_response(serving.user(request, None), response_id)
     if entry is None:
         raise _not_found(response_id, param)
     return entry

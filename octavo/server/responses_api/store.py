@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
-from octavo.server.protocol import Message
-from octavo.server.responses_api.response import ResponseObject
+T = TypeVar("T")
 
 MAX_CHARACTERS = 64 << 20
 """Text of all stored conversations together."""
-_OVERHEAD = 1000
-"""Characters that a response counts beside its text."""
 
 
-@dataclass(slots=True)
-class StoredResponse:
-    """A response, the items that were asked, and the conversation with the answer at its end."""
-
-    response: ResponseObject
-    input_items: list[dict[str, Any]]
-    conversation: tuple[Message, ...]
-
-    @property
-    def num_characters(self) -> int:
-        """What it counts: all of its conversation, though messages are shared with those before it."""
-        return _OVERHEAD + sum(100 + len(message.content or "") for message in self.conversation)
-
-
-class ResponseStore:
+class ResponseStore(Generic[T]):
     """At most `most` responses of MAX_CHARACTERS in all; the least recently used goes first.
 
     Responses belong to the one whose key made them: another asks for them in vain.
@@ -37,34 +19,34 @@ class ResponseStore:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._entries: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], tuple[T, int]] = OrderedDict()
         self._num_characters = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, owner: str, entry: StoredResponse) -> None:
+    def add(self, owner: str, response_id: str, entry: T, num_characters: int) -> None:
         """Keep a response; one that is too long by itself is not kept."""
-        size = entry.num_characters
-        if size > MAX_CHARACTERS:
+        if num_characters > MAX_CHARACTERS:
             return
-        self._entries[owner, entry.response.id] = entry
-        self._num_characters += size
+        self._entries[owner, response_id] = entry, num_characters
+        self._num_characters += num_characters
         while len(self._entries) > self._most or self._num_characters > MAX_CHARACTERS:
-            _, oldest = self._entries.popitem(last=False)
-            self._num_characters -= oldest.num_characters
+            _, (_, oldest) = self._entries.popitem(last=False)
+            self._num_characters -= oldest
 
-    def get(self, owner: str, response_id: str) -> StoredResponse | None:
+    def get(self, owner: str, response_id: str) -> T | None:
         """A response, used now."""
-        entry = self._entries.get((owner, response_id))
-        if entry is not None:
-            self._entries.move_to_end((owner, response_id))
-        return entry
+        found = self._entries.get((owner, response_id))
+        if found is None:
+            return None
+        self._entries.move_to_end((owner, response_id))
+        return found[0]
 
     def delete(self, owner: str, response_id: str) -> bool:
         """Forget a response; whether it was there."""
-        entry = self._entries.pop((owner, response_id), None)
-        if entry is None:
+        found = self._entries.pop((owner, response_id), None)
+        if found is None:
             return False
-        self._num_characters -= entry.num_characters
+        self._num_characters -= found[1]
         return True
