@@ -9,8 +9,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from octavo.structured.config import structured_outputs_config
-
 DEFAULT_KV_CACHE_BYTES = 4 << 30
 """KV cache that is taken when neither a size nor a share of memory was asked for."""
 
@@ -278,7 +276,10 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        structured_outputs_config(self.structured_outputs_config)
+        if self.structured_outputs_config is not None:
+            from octavo.structured.config import structured_outputs_config  # msgspec: slow for --help
+
+            structured_outputs_config(self.structured_outputs_config)
         if not self.enable_prefix_caching and (self.kv_offload_gb or self.kv_offload_dir is not None):
             raise ValueError(
                 "kv_offload_gb (--kv-offload-gb) and kv_offload_dir (--kv-offload-dir) keep what falls out "

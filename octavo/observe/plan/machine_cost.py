@@ -54,14 +54,16 @@ def measure(config: EngineConfig, progress: Callable[[str], object]) -> Measured
     """
     progress("loading the model")
     engine = build_engine(config)
-    return _Measurement(engine, config.max_num_batched_tokens).run(progress)
+    most_sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
+    return _Measurement(engine, config.max_num_batched_tokens, most_sequences).run(progress)
 
 
 class _Measurement:
-    def __init__(self, engine: Engine, most_tokens: int) -> None:
+    def __init__(self, engine: Engine, most_tokens: int, most_sequences: int) -> None:
         self._engine = engine
         self._ready = engine.ready()
         self._most_tokens = most_tokens
+        self._batches = sorted({min(batch, most_sequences) for batch in _BATCHES})
         self._count = 0
 
     def run(self, progress: Callable[[str], object]) -> MeasuredCost:
@@ -73,7 +75,7 @@ class _Measurement:
                 if length <= min(self._most_tokens, self._ready.max_model_len - 1):
                     progress(f"timing a prompt of {length} tokens")
                     self._time_prompt(length, prompts)
-            for batch in _BATCHES:
+            for batch in self._batches:
                 progress(f"timing a batch of {batch}")
                 for context in _CONTEXTS:
                     self._time_decode(batch, min(context, self._ready.max_model_len // 2), decodes)
