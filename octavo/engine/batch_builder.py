@@ -8,6 +8,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.engine.block_pool import blocks_for
 from octavo.engine.scheduler import Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
@@ -36,14 +37,16 @@ class BuiltBatch:
 
 
 class BatchBuilder:
-    """Keeps each running sequence's block table as a row of one array, so that a step only writes news.
+    """Keeps each running sequence's block tables as rows of one array, so that a step only writes news.
 
     The arrays of a batch are views of the builder's, valid until the next `build`.
     """
 
-    def __init__(self, max_num_seqs: int, max_num_batched_tokens: int, max_blocks: int) -> None:
-        """`max_blocks` is the most blocks that a sequence can have."""
-        self._tables = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
+    def __init__(
+        self, max_num_seqs: int, max_num_batched_tokens: int, max_blocks: int, num_groups: int = 1
+    ) -> None:
+        """`max_blocks` is the most entries of a sequence's table in one of `num_groups` KV groups."""
+        self._tables = np.zeros((num_groups, max_num_seqs, max_blocks), dtype=np.int32)
         self._free_rows = list(reversed(range(max_num_seqs)))
         self._token_ids = np.empty(max_num_batched_tokens, dtype=np.int32)
         self._count = np.arange(max_num_batched_tokens + 1, dtype=np.int32)
@@ -71,7 +74,7 @@ class BatchBuilder:
             positions=context_lens - 1,
             query_starts=self._count[: count + 1],
             context_lens=context_lens,
-            block_tables=self._block_tables(sequences),
+            block_tables=self._block_tables(sequences, blocks_for(int(context_lens.max()))),
             output_rows=self._count[:count],
         )
         return BuiltBatch(batch, sequences, None, [])
@@ -104,31 +107,30 @@ class BatchBuilder:
             positions=positions,
             query_starts=query_starts,
             context_lens=context_lens,
-            block_tables=self._block_tables(step.sequences),
+            block_tables=self._block_tables(step.sequences, blocks_for(max(ends))),
             output_rows=output_rows,
         )
         return BuiltBatch(batch, sampling, sampling_rows, prompt_rows)
 
-    def _block_tables(self, sequences: list[Sequence]) -> NDArray[np.int32]:
-        """`[1, S, most blocks]`; what is beyond a sequence's own blocks means nothing."""
-        rows, most_blocks = [], 1
+    def _block_tables(self, sequences: list[Sequence], most_blocks: int) -> NDArray[np.int32]:
+        """`[KV groups, S, most_blocks]`; what is beyond a sequence's own blocks means nothing."""
+        rows = []
         for sequence in sequences:
-            row, num_blocks = sequence.row, len(sequence.block_table)
-            if row < 0 or sequence.num_written_blocks != num_blocks:
-                row = self._write_table(sequence)
-            rows.append(row)
-            most_blocks = max(most_blocks, num_blocks)
-        return self._tables[:, :most_blocks].take(rows, axis=0)[None]
+            if sequence.row < 0 or sequence.has_new_blocks:
+                self._write_tables(sequence)
+            rows.append(sequence.row)
+        return self._tables[:, :, :most_blocks].take(rows, axis=1)
 
-    def _write_table(self, sequence: Sequence) -> int:
+    def _write_tables(self, sequence: Sequence) -> None:
         if sequence.row < 0:
             sequence.row = self._free_rows.pop()
-            sequence.num_written_blocks = 0
-        row, table = sequence.row, sequence.block_table
-        start = sequence.num_written_blocks
-        self._tables[row, start : len(table)] = table[start:]
-        sequence.num_written_blocks = len(table)
-        return row
+            for table in sequence.tables:
+                table.num_written = 0
+        for number, table in enumerate(sequence.tables):
+            start, end = table.num_written, len(table.blocks)
+            self._tables[number, sequence.row, start:end] = table.blocks[start:]
+            table.num_written = end
+        sequence.has_new_blocks = False
 
     def _outputs(
         self, step: Step, ends: list[int]

@@ -14,6 +14,7 @@ from octavo import __version__
 from octavo.cache_directory import cache_directory
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup, kv_groups, room_in_tokens
 from octavo.engine.kv_offload.content_key import content_key
 from octavo.engine.kv_offload.from_config import make_offload
 from octavo.engine.machine_memory import machine_memory
@@ -23,7 +24,7 @@ from octavo.engine.token_budget import Targets
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model, resolve_model
 from octavo.model.spec import DecoderSpec
-from octavo.runtime.backend import BLOCK_SIZE, Backend, KVCacheSpec, Limits
+from octavo.runtime.backend import Backend, KVCacheSpec, Limits
 from octavo.runtime.program import Program, Rows
 from octavo.structured.compiler import GrammarCompiler
 
@@ -49,9 +50,10 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
     model = load_model(config)
     chosen = _choose_backend(config, model)
     program = trace(model.spec)
-    scheduler = scheduler_settings(config, model.max_model_len, model.spec.window)
+    groups = kv_groups(model.spec.windows, model.max_model_len)
+    scheduler = scheduler_settings(config, model.max_model_len, groups)
     limits = step_limits(scheduler)
-    kv_cache = kv_cache_spec(config, model.spec)
+    kv_cache = kv_cache_spec(config, model.spec, groups)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
     _log.info(
         "Weights take %s (%s, %.1f s)",
@@ -67,18 +69,23 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
         reserved_bytes=reserved_bytes,
         max_model_len=model.max_model_len,
         memory=memory,
+        groups=groups,
+        chunk=limits.max_tokens,
     )
+    room = room_in_tokens(groups, num_blocks, model.max_model_len, limits.max_tokens)
     _log.info(
         "KV cache size: %s tokens in %s blocks, %s",
-        f"{num_blocks * BLOCK_SIZE:,}",
+        f"{room:,}",
         f"{num_blocks:,}",
         _mebibytes(num_blocks * kv_cache.block_bytes),
     )
     _log.info(
         "Maximum concurrency for %s tokens per request: %.2fx",
         f"{model.max_model_len:,}",
-        num_blocks * BLOCK_SIZE / model.max_model_len,
+        room / model.max_model_len,
     )
+    if len(groups) > 1:
+        _log.info("KV groups: %s", "; ".join(map(_describe, groups)))
     offload = make_offload(
         config,
         executable,
@@ -153,10 +160,12 @@ def _packed_cache(config: EngineConfig, model: LoadedModel) -> PackedCache | Non
     return PackedCache(directory, f"{model.fingerprint}-{LAYOUT}", model.num_bytes, most)
 
 
-def scheduler_settings(config: EngineConfig, max_model_len: int, window: int = 0) -> SchedulerSettings:
+def scheduler_settings(
+    config: EngineConfig, max_model_len: int, groups: tuple[KVGroup, ...] = (KVGroup(),)
+) -> SchedulerSettings:
     """What the flags say of steps, for a model with requests of up to `max_model_len` tokens.
 
-    `window` is the model's attention window, 0 where a layer has none.
+    `groups` are the model's KV groups.
     """
     budget = config.max_num_batched_tokens
     if not config.enable_chunked_prefill:
@@ -172,7 +181,7 @@ def scheduler_settings(config: EngineConfig, max_model_len: int, window: int = 0
         policy=config.scheduling_policy,
         priority_aging=config.priority_aging,
         targets=Targets(_seconds(config.target_ttft), _seconds(config.target_itl)),
-        window=window,
+        kv_groups=groups,
     )
 
 
@@ -185,17 +194,25 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def kv_cache_spec(config: EngineConfig, spec: DecoderSpec) -> KVCacheSpec:
-    """The KV cache of `spec` in the type that the flags ask for."""
+def kv_cache_spec(
+    config: EngineConfig, spec: DecoderSpec, groups: tuple[KVGroup, ...] = (KVGroup(),)
+) -> KVCacheSpec:
+    """The KV cache of `spec` in the type that the flags ask for; one of `groups` is of all layers."""
     short = {"auto": "float16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
     dtype = short.get(config.kv_cache_dtype, config.kv_cache_dtype)
-    return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
+    layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
+    return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype, layers)
 
 
 def activation_bytes(program: Program, limits: Limits) -> int:
     """The float32 arenas of the largest step."""
     tokens, outputs = program.arena_cols[Rows.TOKENS], program.arena_cols[Rows.OUTPUTS]
     return 4 * (limits.max_tokens * tokens + limits.max_outputs * outputs)
+
+
+def _describe(group: KVGroup) -> str:
+    seen = f"a window of {group.window:,} tokens" if group.window else "all tokens"
+    return f"{len(group.layers)} layers that see {seen}"
 
 
 def _mebibytes(count: int) -> str:

@@ -16,6 +16,7 @@ from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.block_residency import BlockResidency
 from octavo.engine.describe import describe
 from octavo.engine.grammar_queue import GrammarQueue
+from octavo.engine.kv_groups import room_in_tokens
 from octavo.engine.kv_offload.kv_offload import KVOffload
 from octavo.engine.messages import (
     AddRequest,
@@ -96,6 +97,7 @@ class Engine:
             settings.scheduler.max_num_seqs,
             settings.scheduler.max_num_batched_tokens,
             blocks_for(settings.max_model_len),
+            len(settings.scheduler.kv_groups),
         )
         self._sequences: dict[str, Sequence] = {}
         self._num_added = 0
@@ -116,6 +118,12 @@ class Engine:
             weight_bytes=self._executable.weight_bytes,
             kv_cache_bytes=settings.num_blocks * settings.block_bytes,
             isa=settings.isa,
+            kv_tokens=room_in_tokens(
+                settings.scheduler.kv_groups,
+                settings.num_blocks,
+                settings.max_model_len,
+                settings.scheduler.max_num_batched_tokens,
+            ),
         )
 
     def add(self, request: AddRequest) -> None:

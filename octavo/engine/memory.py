@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from octavo.config import DEFAULT_KV_CACHE_BYTES, EngineConfig
-from octavo.engine.block_pool import blocks_for
+from octavo.engine.kv_groups import KVGroup, longest_sequence, most_blocks
 from octavo.engine.machine_memory import Memory
 from octavo.runtime.backend import BLOCK_SIZE
 
@@ -14,7 +14,14 @@ _DEFAULT_SHARE = 0.9
 
 
 def num_kv_blocks(
-    config: EngineConfig, *, block_bytes: int, reserved_bytes: int, max_model_len: int, memory: Memory
+    config: EngineConfig,
+    *,
+    block_bytes: int,
+    reserved_bytes: int,
+    max_model_len: int,
+    memory: Memory,
+    groups: tuple[KVGroup, ...] = (KVGroup(),),
+    chunk: int = 1,
 ) -> int:
     """The number of KV blocks: what the flags ask for, or a cautious share of memory.
 
@@ -22,12 +29,13 @@ def num_kv_blocks(
     `gpu_memory_utilization` (of `memory.total`, `reserved_bytes` for weights and activations included);
     otherwise 4 GiB, or what 90% of `memory.available` leaves beside those if that is less. A share of
     memory never gives more blocks than `max_num_seqs` sequences of `max_model_len` could fill. `memory`
-    is as it was before the weights were loaded.
+    is as it was before the weights were loaded. A sequence has blocks in each of `groups`, and `chunk` tokens
+    of it are computed in a step at most.
 
     Raises ValueError, naming the flag and the value that would do, if one sequence of `max_model_len`
     does not fit.
     """
-    needed = blocks_for(max_model_len)
+    needed = most_blocks(groups, max_model_len, chunk)
     most = config.max_num_seqs * needed
     if config.num_gpu_blocks_override is not None:
         blocks = config.num_gpu_blocks_override
@@ -45,7 +53,8 @@ def num_kv_blocks(
         blocks = min(blocks, most)
         remedy = f"set kv_cache_memory_bytes (--kv-cache-memory-bytes) to at least {needed * block_bytes}"
     if blocks < needed:
-        shorter = f", or max_model_len (--max-model-len) at most {blocks * BLOCK_SIZE}" if blocks > 0 else ""
+        longest = longest_sequence(groups, blocks, chunk, max_model_len)
+        shorter = f", or max_model_len (--max-model-len) at most {longest}" if longest else ""
         raise ValueError(
             f"{remedy}{shorter}: {max(blocks, 0)} KV blocks of {BLOCK_SIZE} tokens do not hold one sequence "
             f"of max_model_len {max_model_len}"

@@ -227,6 +227,8 @@ class EngineReady(msgspec.Struct, tag="ready", array_like=True):
     weight_bytes: int
     kv_cache_bytes: int
     isa: str
+    kv_tokens: int
+    """Tokens of sequences of `max_model_len` that the KV cache has room for."""
 
 
 class EngineFailed(msgspec.Struct, tag="failed", array_like=True):

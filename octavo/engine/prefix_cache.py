@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from octavo.engine.block_hash import common_tokens
@@ -18,13 +18,15 @@ from octavo.engine.block_pool import BlockPool
 class KnownBlock:
     """What a block holds: `tokens` that follow the chain that ends in `parent`.
 
-    `digest` is the block's own, None while it is not full; `is_first` says that `parent` is a root.
+    `digest` is the block's own, None while it is not full; `is_first` says that `parent` is a root. The block
+    has the keys and values of KV group `group`, which both digests tell apart from those of another.
     """
 
     digest: bytes | None
     parent: bytes
     tokens: bytes
     is_first: bool
+    group: int = 0
 
     @property
     def token_ids(self) -> array[int]:
@@ -47,14 +49,15 @@ class PrefixCache:
     not be found.
 
     `queries` and `hits` count tokens, looked for and found; the caller adds to them, since only it knows
-    whether it took what `match` offered.
+    whether it took what there was.
     """
 
-    __slots__ = ("_blocks", "_children", "_on_evict", "_on_insert", "_pool", "hits", "known", "queries")
+    __slots__ = ("_children", "_on_evict", "_on_insert", "_pool", "blocks", "hits", "known", "queries")
 
     def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
-        self._blocks: dict[bytes, int] = {}
+        self.blocks: dict[bytes, int] = {}
+        """The block of each digest."""
         self.known: list[KnownBlock | None] = [None] * pool.num_blocks
         """What each block of the pool holds; None where nobody could find it."""
         self._children: dict[bytes, list[tuple[bytes, int]]] = {}
@@ -66,7 +69,7 @@ class PrefixCache:
 
     def __len__(self) -> int:
         """Number of full blocks known."""
-        return len(self._blocks)
+        return len(self.blocks)
 
     def on_evict(self, callback: Callable[[bytes, int], None]) -> None:
         """Call `callback(digest, block)` for a full block that the pool is about to hand out again."""
@@ -78,17 +81,7 @@ class PrefixCache:
 
     def find(self, digest: bytes) -> int | None:
         """The block that holds `digest`, whether or not those before it are known."""
-        return self._blocks.get(digest)
-
-    def match(self, digests: Sequence[bytes]) -> list[int]:
-        """The blocks that hold the longest known prefix of the chain `digests`; takes no reference."""
-        blocks = []
-        for digest in digests:
-            block = self._blocks.get(digest)
-            if block is None:
-                break
-            blocks.append(block)
-        return blocks
+        return self.blocks.get(digest)
 
     def match_partial(self, parent: bytes, tokens: bytes) -> tuple[int, int]:
         """The block under `parent` that begins with most of `tokens`, and with how many of them.
@@ -113,10 +106,10 @@ class PrefixCache:
         sequences that computed the same tokens side by side, the second can give its own back and share.
         """
         assert content.digest is not None
-        known = self._blocks.get(content.digest, block)
+        known = self.blocks.get(content.digest, block)
         self._forget(block)
         if known == block:
-            self._blocks[content.digest] = block
+            self.blocks[content.digest] = block
             self._add(content, block)
             if self._on_insert is not None:
                 self._on_insert(content.digest)
@@ -166,7 +159,7 @@ class PrefixCache:
             return
         self.known[block] = None
         if content.digest is not None:
-            del self._blocks[content.digest]
+            del self.blocks[content.digest]
         children = self._children[content.parent]
         del children[bisect_left(children, (content.tokens, block))]
         if not children:

@@ -43,9 +43,9 @@ def prefix_tree(
 ) -> tuple[list[PrefixNode], int]:
     """The nodes, each after its parent, and how many more were left out.
 
-    `held` are the blocks of running sequences, each sequence's in order. `tokens` gives each node the
-    first tokens of its edge. A block whose prefix is gone can not be found and is in no tree, and one that is
-    not full is not worth showing.
+    `held` are the blocks of running sequences, each sequence's in order. `tokens` gives each node the first
+    tokens of its edge. A block whose prefix is gone can not be found and is in no tree, and one that is not
+    full is not worth showing. The blocks of the first KV group stand for those of all.
     """
     edges = _edges(_by_parent(pool, cache, held), cache, pool.ref_counts)
     for edge in reversed(edges):
@@ -72,7 +72,7 @@ def _by_parent(pool: BlockPool, cache: PrefixCache, held: Iterable[int]) -> dict
     children: dict[bytes | None, list[int]] = {}
     for block in chain(islice(held, MAX_BLOCKS), islice(pool.newest_free(), MAX_BLOCKS)):
         content = cache.known[block]
-        if content is None or content.digest is None or block in seen:
+        if content is None or content.digest is None or content.group or block in seen:
             continue
         seen.add(block)
         children.setdefault(None if content.is_first else content.parent, []).append(block)

@@ -14,11 +14,15 @@ _FIRST_TOKENS = 16
 
 @dataclass(slots=True)
 class Chunk:
-    """The `count` tokens of a sequence that follow its first `context`, which are computed or cached."""
+    """The `count` tokens of a sequence that follow its first `context`, which are computed or cached.
+
+    It ends at `last_slot` at most.
+    """
 
     sequence: Sequence
     context: int
     is_long: bool
+    last_slot: float = math.inf
     count: int = 0
 
     @property
@@ -50,7 +54,7 @@ class PromptRoom:
 
     def most(self, chunk: Chunk, parts: int = 1) -> int:
         """How many tokens `chunk` can grow by, from one of `parts` equal parts of the room."""
-        most: float = min(chunk.num_left, self.tokens // parts)
+        most: float = min(chunk.num_left, chunk.last_slot - chunk.end, self.tokens // parts)
         seconds = self.seconds / parts
         if chunk.is_long:
             most = min(most, self.longest_chunk - chunk.count)

@@ -89,7 +89,9 @@ class Scheduler:
         self._budget = TokenBudget(settings.targets, settings.long_prefill_token_threshold)
         if offload is not None and prefix_cache is not None:
             offload.attach(prefix_cache, self._budget.step_time)
-        self._blocks = SequenceBlocks(pool, prefix_cache, settings.window, offload)
+        self._blocks = SequenceBlocks(
+            pool, prefix_cache, settings.kv_groups, settings.max_num_batched_tokens, offload
+        )
         # Each that runs gets a token in every step, so that none waits for another's prompt.
         self._max_running = min(settings.max_num_seqs, settings.max_num_batched_tokens)
         self.num_preemptions = 0
@@ -138,6 +140,7 @@ class Scheduler:
 
     def update(self, step: Step) -> None:
         """The step ran: its tokens are computed, and the blocks that they filled can be shared."""
+        drops = self._blocks.drops
         for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
             computed = sequence.num_computed_tokens + num_new
             sequence.num_computed_tokens = computed
@@ -145,7 +148,7 @@ class Scheduler:
                 self._blocks.offer(sequence)
             if sequence.has_pending_blocks and computed == len(sequence.token_ids):
                 self._blocks.finish_prefill(sequence)
-            if self._settings.window:
+            if drops:
                 self._blocks.drop(sequence)
         self._blocks.finish_copies(step.copies)
         self._policy.computed(step.sequences)
@@ -168,8 +171,10 @@ class Scheduler:
             sequence = running[position]
             end = len(sequence.token_ids)
             if end - sequence.num_computed_tokens > 1:
+                if end > sequence.num_slots and not self._extend(sequence, step):
+                    continue
                 prompts.append(sequence)
-            elif end > len(sequence.block_table) * BLOCK_SIZE and not self._grow(sequence, end, step):
+            elif end > sequence.num_slots and not self._grow(sequence, end, step):
                 continue  # The sequence itself has left `running`; so has everything behind it.
             else:
                 step.sequences.append(sequence)
@@ -185,7 +190,7 @@ class Scheduler:
         A long one gets its part of the room first, and what is left over last.
         """
         settings = self._settings
-        chunks = [Chunk(each, each.num_computed_tokens, each.is_long) for each in prompts]
+        chunks = [Chunk(each, each.num_computed_tokens, each.is_long, each.num_slots) for each in prompts]
         room = PromptRoom(
             self._budget.step_time,
             settings.max_num_batched_tokens - step.num_tokens,
@@ -289,6 +294,15 @@ class Scheduler:
             count = max(count, 1)
         for sequence in yielding[:count]:
             self._preempt(sequence, step)
+
+    def _extend(self, sequence: Sequence, step: Step) -> bool:
+        """Give a prompt that slides along a window blocks for its next chunk, for one token at least.
+
+        Returns False as `_grow` does.
+        """
+        self._blocks.extend(sequence)
+        next_end = sequence.num_computed_tokens + 1
+        return next_end <= sequence.num_slots or self._grow(sequence, next_end, step)
 
     def _grow(self, sequence: Sequence, num_tokens: int, step: Step) -> bool:
         """Give a running sequence blocks for `num_tokens` tokens, preempting those behind it if need be.

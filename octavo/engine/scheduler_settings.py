@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from octavo.engine.kv_groups import KVGroup
 from octavo.engine.token_budget import Targets
 
 POLICIES = ("fcfs", "priority", "fair")
@@ -23,8 +24,7 @@ class SchedulerSettings:
     `long_prefill_token_threshold`, which is also the most of one in a step; 0 stands for the tokens of a
     step, and has a long prompt's part of a step follow from the time that it takes.
 
-    `window` is the most tokens that any layer's attention sees, 0 where one sees all: blocks beyond it are
-    given back.
+    Sequences have a block table for each of `kv_groups`; what falls out of a group's window is given back.
 
     Raises ValueError, naming the field, for what could not run.
     """
@@ -39,7 +39,7 @@ class SchedulerSettings:
     policy: str = "fcfs"
     priority_aging: float = 0.0
     targets: Targets = field(default_factory=Targets)
-    window: int = 0
+    kv_groups: tuple[KVGroup, ...] = (KVGroup(),)
 
     def __post_init__(self) -> None:
         if min(self.max_num_seqs, self.max_num_batched_tokens) < 1:

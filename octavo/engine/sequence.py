@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from octavo.engine.block_hash import BlockHasher, token_bytes
+from octavo.engine.block_table import BlockTable
 from octavo.engine.kv_offload.disk_reader import Load
 from octavo.engine.messages import AddRequest, TokenLogprobs
 from octavo.runtime.backend import BLOCK_SIZE
@@ -24,7 +25,7 @@ class Sequence:
     """The prompt and output tokens of a request, its KV blocks, and the state of its sampler.
 
     Of `token_ids` the first `num_computed_tokens` have their keys and values in the blocks of
-    `block_table`; the others are still to be computed. That one number covers prefill, chunks of it,
+    `tables`; the others are still to be computed. That one number covers prefill, chunks of it,
     decode (one token short), and recomputation after preemption.
     """
 
@@ -32,9 +33,9 @@ class Sequence:
         "_hasher",
         "_prompt_digest",
         "arrival_time",
-        "block_table",
         "digests",
         "eos_token_ids",
+        "has_new_blocks",
         "has_pending_blocks",
         "is_long",
         "load",
@@ -42,11 +43,10 @@ class Sequence:
         "max_length",
         "num_cached_tokens",
         "num_computed_tokens",
-        "num_dropped_blocks",
         "num_known_blocks",
         "num_prompt_logprobs",
         "num_prompt_tokens",
-        "num_written_blocks",
+        "num_slots",
         "order",
         "priority",
         "prompt_logprobs",
@@ -57,6 +57,7 @@ class Sequence:
         "skips_prefix_cache",
         "status",
         "stop_token_ids",
+        "tables",
         "token_ids",
         "user",
         "was_admitted",
@@ -90,13 +91,14 @@ class Sequence:
         self.is_long = False
         """Whether what there was to compute, when the sequence was admitted, is a long prompt."""
 
-        self.block_table: list[int] = []
-        self.num_dropped_blocks = 0
-        """Leading entries of `block_table` that fell out of the attention window: no longer its blocks."""
+        self.tables: list[BlockTable] = []
+        """One a KV group, none while it has no blocks."""
+        self.num_slots = 0
+        """How many of its tokens, from the first, have a slot in the blocks of every table."""
         self.row = -1
-        """Row of the batch's persistent arrays that holds `block_table`; -1 for none."""
-        self.num_written_blocks = 0
-        """Leading blocks of `block_table` that are in that row."""
+        """Row of the batch's persistent arrays that holds its tables; -1 for none."""
+        self.has_new_blocks = False
+        """Whether its tables changed since they were written there."""
         self._hasher = hasher
         self._prompt_digest = b""
         self.digests = [] if hasher is None else [root or hasher.root(request.cache_salt)]
@@ -136,7 +138,7 @@ class Sequence:
     @property
     def held_blocks(self) -> list[int]:
         """The blocks that it has a reference to."""
-        return self.block_table[self.num_dropped_blocks :] if self.num_dropped_blocks else self.block_table
+        return [block for table in self.tables for block in table.held]
 
     @property
     def is_cacheable(self) -> bool:

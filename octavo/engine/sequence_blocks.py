@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from itertools import islice
 
 from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.block_table import BlockTable
+from octavo.engine.cached_prefix import CachedPrefix, PrefixFinder, group_digest
+from octavo.engine.kv_groups import KVGroup, most_blocks
 from octavo.engine.kv_offload.kv_offload import KVOffload, Restore
 from octavo.engine.pending_blocks import PendingBlocks
 from octavo.engine.prefix_cache import KnownBlock, PrefixCache
@@ -17,58 +20,51 @@ Copy = tuple[int, int]
 """A block to copy from, and one to copy to."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
-    """What the cache has of a sequence: full blocks, and elsewhere the first tokens of the one after.
-
-    Of those blocks the first `num_dropped` are out of the attention window and not needed. Between them and
-    the partial one come `num_restorable` that can be restored from another tier.
-    """
-
-    blocks: list[int]
-    partial_block: int = 0
-    num_partial_tokens: int = 0
-    num_dropped: int = 0
-    num_restorable: int = 0
-
-    @property
-    def num_blocks(self) -> int:
-        return self.num_dropped + len(self.blocks)
-
-    @property
-    def end(self) -> int:
-        return self.num_blocks + self.num_restorable
-
-    @property
-    def num_tokens(self) -> int:
-        return self.end * BLOCK_SIZE + self.num_partial_tokens
-
-
 class SequenceBlocks:
     """The block tables of sequences, over the pool that has the blocks and the cache that knows content.
+
+    A sequence has a table for each KV group. Those of groups with a window lose the blocks that no later
+    token sees, and while the prompt is computed have no more than what its chunks see and fill.
 
     It decides nothing: the scheduler says who gets blocks, and preempts when there are none.
     """
 
-    __slots__ = ("_offload", "_pending", "_pool", "_prefix_cache", "_window")
+    __slots__ = (
+        "_chunk",
+        "_finder",
+        "_groups",
+        "_offload",
+        "_pending",
+        "_pool",
+        "_prefix_cache",
+        "_windowed",
+    )
 
     def __init__(
         self,
         pool: BlockPool,
         prefix_cache: PrefixCache | None,
-        window: int = 0,
+        groups: tuple[KVGroup, ...],
+        chunk: int,
         offload: KVOffload | None = None,
     ) -> None:
         """`prefix_cache` None computes every prompt in full; `offload` has what fell out of it.
 
-        `window` is how many tokens a query sees at most, itself included, in every layer; 0 is all. Blocks
-        that no later query will see are given back.
+        `chunk` is the most tokens of a sequence in a step.
         """
         self._pool = pool
         self._prefix_cache = prefix_cache
-        self._window = window
+        self._groups = groups
+        self._windowed = [(number, group) for number, group in enumerate(groups) if group.window]
+        self._chunk = chunk
         self._pending = PendingBlocks()
         self._offload = offload
+        self._finder = PrefixFinder(groups, prefix_cache, offload)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is something to `drop`, ever."""
+        return bool(self._windowed)
 
     def num_cached(self, sequence: Sequence) -> int:
         """Tokens that a sequence would not have to compute if it were admitted now."""
@@ -81,69 +77,74 @@ class SequenceBlocks:
         given them back; those that the sequence finds in the cache make no room for it.
         """
         cached, spare = self._usable(sequence)
-        kept, counts = set(cached.blocks), self._pool.ref_counts
+        kept, counts = set(cached.held), self._pool.ref_counts
         given: Counter[int] = Counter()
         count = 0
         for holder in holders:
             if spare >= 0:
                 break
-            given.update(holder.held_blocks)
-            spare += sum(given[block] == counts[block] for block in holder.held_blocks if block not in kept)
+            held = holder.held_blocks
+            given.update(held)
+            spare += sum(given[block] == counts[block] for block in held if block not in kept)
             count += 1
         return count if spare >= 0 else None
 
     def ever_fits(self, sequence: Sequence) -> bool:
         """Whether all blocks together are enough for its tokens."""
-        return blocks_for(len(sequence.token_ids)) <= self._pool.num_blocks
+        return most_blocks(self._groups, len(sequence.token_ids), self._chunk) <= self._pool.num_blocks
 
     def waits_for_others(self, sequence: Sequence) -> bool:
         """Whether a sequence does better to wait: another is about to compute what both begin with."""
-        if not self._pending or not self._reads_cache(sequence):
+        if not self._pending or not self._finder.reads_cache(sequence):
             return False
-        assert self._prefix_cache is not None
         digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
-        return self._pending.must_wait(sequence, digests, self._match(sequence).num_blocks)
+        return self._pending.must_wait(sequence, digests, self._finder.num_known(sequence))
 
     def waits_for_disk(self, sequence: Sequence) -> bool:
         """Whether blocks of a sequence are still being read from disk; begins that where it pays."""
-        if self._offload is None or not self._reads_cache(sequence):
+        if self._offload is None or not self._finder.reads_cache(sequence):
             return False
         if sequence.load is None:
-            start = self._match(sequence).end
-            digests = sequence.block_digests((len(sequence.token_ids) - 1) // BLOCK_SIZE)
-            sequence.load = self._offload.load(digests[start:], start * BLOCK_SIZE)
+            sequence.load = self._finder.load(sequence)
         return not sequence.load.done
 
     def admit(self, sequence: Sequence, copies: list[Copy], restores: list[Restore]) -> bool:
         """Give a sequence blocks for all its tokens, cached ones first; False, changing nothing, if too few.
 
-        Where the cache has a part of a block, a copy of that block is added to `copies`, and where another
-        tier has blocks, they are added to `restores`, to be made before the step runs; `finish_copies` comes
-        after. Taking all blocks at once keeps prompts that are computed side by side from preempting one
-        another.
+        Of a group with a window those that it will have at once. Where the cache has a part of a block, a
+        copy of that block is added to `copies`, and where another tier has blocks, they are added to
+        `restores`, to be made before the step runs; `finish_copies` comes after. Taking all blocks at once
+        keeps prompts that are computed side by side from preempting one another.
         """
         cached, spare = self._usable(sequence)
         if spare < 0:
             return False
         data = []
-        if self._offload is not None and cached.num_restorable:
+        if self._offload is not None and cached.num_blocks > cached.num_known:
             # Before the pool evicts blocks, which may push these out of their tier.
-            wanted = sequence.digests[1 + cached.num_blocks : 1 + cached.end]
-            data = self._offload.take(wanted, sequence.load)
-        self._pool.share(cached.blocks)
+            data = self._offload.take(self._finder.missing(sequence, cached), sequence.load)
+        self._pool.share(cached.held)
         if cached.num_partial_tokens:
-            self._pool.share([cached.partial_block])
-        blocks = self._pool.allocate(blocks_for(len(sequence.token_ids)) - cached.num_blocks)
-        assert blocks is not None
-        if cached.num_partial_tokens:
-            copies.append((cached.partial_block, blocks[cached.num_restorable]))
+            self._pool.share(cached.partial_blocks)
+        allocated = self._pool.allocate(self._num_new(sequence, cached))
+        assert allocated is not None
         if data:
-            restores.append(Restore(blocks[: len(data)], data))
+            restores.append(Restore(allocated[: len(data)], data))
+        fresh = iter(allocated)
         # Nothing reads the entries of blocks that are out of the window: any block will do.
-        sequence.block_table = [0] * cached.num_dropped + cached.blocks + blocks
-        sequence.num_dropped_blocks = cached.num_dropped
+        sequence.tables = [
+            BlockTable([0] * first + [next(fresh) if block is None else block for block in blocks], first)
+            for first, blocks in zip(cached.first, cached.blocks, strict=True)
+        ]
+        for number, table in enumerate(sequence.tables):
+            added = self._end(number, sequence, cached.num_tokens) - len(table.blocks)
+            table.blocks += islice(fresh, added)
+            if cached.num_partial_tokens:
+                copies.append((cached.partial_blocks[number], table.blocks[cached.num_blocks]))
+        sequence.num_slots = min(len(table.blocks) for table in sequence.tables) * BLOCK_SIZE
+        sequence.has_new_blocks = True
         sequence.num_computed_tokens = cached.num_tokens
-        sequence.num_known_blocks = cached.num_blocks
+        sequence.num_known_blocks = cached.num_known
         sequence.load = None
         self._count(sequence, cached)
         if self._is_worth_a_wait(sequence):
@@ -156,11 +157,28 @@ class SequenceBlocks:
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
         """Give a running sequence blocks for `num_tokens` tokens; False, changing nothing, if too few."""
-        blocks = self._pool.allocate(blocks_for(num_tokens) - len(sequence.block_table))
+        end, tables, missing = blocks_for(num_tokens), sequence.tables, 0
+        for table in tables:
+            missing += max(0, end - len(table.blocks))
+        blocks = self._pool.allocate(missing)
         if blocks is None:
             return False
-        sequence.block_table += blocks
+        for table in tables:
+            count = end - len(table.blocks)
+            if count > 0:
+                table.blocks += blocks[-count:]
+                del blocks[-count:]
+        sequence.num_slots = end * BLOCK_SIZE
+        sequence.has_new_blocks = True
         return True
+
+    def extend(self, sequence: Sequence) -> None:
+        """Give a prompt that goes on blocks in place of those it dropped, as far as there are any."""
+        computed, slots = sequence.num_computed_tokens, sequence.num_slots
+        wanted = min(self._end(number, sequence, computed) for number, _ in self._windowed) * BLOCK_SIZE
+        room = self._pool.num_free // len(self._windowed) * BLOCK_SIZE
+        if wanted > slots and room:
+            self.grow(sequence, min(wanted, slots + room))
 
     def offer(self, sequence: Sequence) -> None:
         """Make known to the cache the blocks that are full and computed.
@@ -170,27 +188,29 @@ class SequenceBlocks:
         cache = self._prefix_cache
         if cache is None or not sequence.is_cacheable:
             return
-        table, full = sequence.block_table, sequence.num_computed_tokens // BLOCK_SIZE
+        full = sequence.num_computed_tokens // BLOCK_SIZE
         sequence.block_digests(full)
         for index in range(sequence.num_known_blocks, full):
             parent, digest = sequence.digests[index : index + 2]
             tokens = sequence.block_tokens(index, sequence.num_computed_tokens)
-            block = cache.insert(KnownBlock(digest, parent, tokens, index == 0), table[index])
-            if block != table[index]:
-                self._pool.share([block])
-                self._pool.free([table[index]], useless=True)
-                table[index] = block
-                sequence.num_written_blocks = min(sequence.num_written_blocks, index)
+            for number, table in enumerate(sequence.tables):
+                if index < table.num_dropped:
+                    continue
+                names = group_digest(digest, number), group_digest(parent, number)
+                block = cache.insert(KnownBlock(*names, tokens, index == 0, number), table.blocks[index])
+                if block != table.blocks[index]:
+                    self._replace(sequence, table, index, block)
             self._pending.known(digest)
         sequence.num_known_blocks = full
 
     def drop(self, sequence: Sequence) -> None:
         """Give back the blocks that the next token of a sequence does not see, nor any later one."""
-        dropped = sequence.num_dropped_blocks
-        end = self._first_seen_block(sequence.num_computed_tokens)
-        if end > dropped:
-            self._pool.free(sequence.block_table[dropped:end])
-            sequence.num_dropped_blocks = end
+        for number, group in self._windowed:
+            table = sequence.tables[number]
+            end = group.first_seen_block(sequence.num_computed_tokens)
+            if end > table.num_dropped:
+                self._pool.free(table.blocks[table.num_dropped : end])
+                table.num_dropped = end
 
     def finish_prefill(self, sequence: Sequence) -> None:
         """All tokens of a sequence are computed: those of its last block too can be copied by others."""
@@ -201,79 +221,61 @@ class SequenceBlocks:
         """Take back all blocks of a sequence, which has nothing computed then."""
         if sequence.has_pending_blocks:
             self._pending.end(sequence)
-        useful = sequence.num_known_blocks + self._offer_partial(sequence) - sequence.num_dropped_blocks
-        held = sequence.held_blocks
-        self._pool.free(reversed(held[max(0, useful) :]), useless=True)
-        self._pool.free(reversed(held[: max(0, useful)]))
-        sequence.block_table = []
-        sequence.num_dropped_blocks = 0
+        offered = self._offer_partial(sequence)
+        num_useful = [
+            max(0, sequence.num_known_blocks + partial - table.num_dropped)
+            for table, partial in zip(sequence.tables, offered, strict=True)
+        ]
+        held = [table.held for table in sequence.tables]
+        for blocks, useful in zip(held, num_useful, strict=True):
+            self._pool.free(reversed(blocks[useful:]), useless=True)
+        for blocks, useful in zip(held, num_useful, strict=True):
+            self._pool.free(reversed(blocks[:useful]))
+        sequence.tables = []
+        sequence.num_slots = 0
         sequence.num_computed_tokens = 0
         sequence.num_known_blocks = 0
         sequence.load = None
 
-    def _match(self, sequence: Sequence) -> _Cached:
-        """What to start from: all that is cached but the last token, whose logits are wanted."""
-        if not self._reads_cache(sequence):
-            return _Cached([])
-        assert self._prefix_cache is not None
-        last = len(sequence.token_ids) - 1
-        digests = sequence.block_digests(last // BLOCK_SIZE)
-        if self._window:
-            num_dropped, blocks = self._match_window(digests)
-        else:
-            num_dropped, blocks = 0, self._prefix_cache.match(digests)
-        end = num_dropped + len(blocks)
-        num_restorable = 0
-        if self._offload is not None:
-            num_restorable = self._offload.num_restorable(digests[end:], sequence.load, end * BLOCK_SIZE)
-            end += num_restorable
-        partial = self._prefix_cache.match_partial(sequence.digests[end], sequence.block_tokens(end, last))
-        return _Cached(blocks, *partial, num_dropped, num_restorable)
-
-    def _match_window(self, digests: list[bytes]) -> tuple[int, list[int]]:
-        """The longest prefix whose last blocks are known, those that what follows it sees.
-
-        Returns how many blocks before those need not be known, and them.
-        """
-        assert self._prefix_cache is not None
-        blocks, best, start = [self._prefix_cache.find(digest) for digest in digests], 0, 0
-        for end, block in enumerate(blocks, 1):
-            if block is None:
-                start = end
-            elif start <= self._first_seen_block(end * BLOCK_SIZE):
-                best = end
-        first = self._first_seen_block(best * BLOCK_SIZE)
-        return first, [block for block in blocks[first:best] if block is not None]
-
-    def _first_seen_block(self, position: int) -> int:
-        """The first block that the token at `position` sees."""
-        return max(0, position - self._window + 1) // BLOCK_SIZE if self._window else 0
-
-    def _reads_cache(self, sequence: Sequence) -> bool:
-        """Not where the logits of the prompt are wanted, nor where it is to be computed anew."""
-        if self._prefix_cache is None or not sequence.is_cacheable:
-            return False
-        anew = sequence.skips_prefix_cache and not sequence.was_admitted
-        return not anew and sequence.num_prompt_logprobs is None
-
-    def _usable(self, sequence: Sequence) -> tuple[_Cached, int]:
+    def _usable(self, sequence: Sequence) -> tuple[CachedPrefix, int]:
         """What is cached for a sequence, and how many blocks are free beyond all that it needs then."""
-        cached, counts = self._match(sequence), self._pool.ref_counts
-        idle = sum(counts[block] == 0 for block in cached.blocks)
-        needed = blocks_for(len(sequence.token_ids)) - cached.num_blocks
-        spare = self._pool.num_free - idle - needed
-        if spare == 0 and counts[cached.partial_block] == 0:
-            # The very block to copy from is needed; what it holds is computed again instead.
-            cached = replace(cached, num_partial_tokens=0)
+        cached = self._finder.find(sequence)
+        spare = self._spare(sequence, cached)
+        if cached.num_partial_tokens and 0 <= spare < self._num_idle(cached.partial_blocks):
+            # The very blocks to copy from are needed; what they hold is computed again instead.
+            cached = self._finder.find(sequence, partial=False)
+            spare = self._spare(sequence, cached)
         return cached, spare
 
-    def _count(self, sequence: Sequence, cached: _Cached) -> None:
+    def _spare(self, sequence: Sequence, cached: CachedPrefix) -> int:
+        return self._pool.num_free - self._num_idle(cached.held) - self._num_new(sequence, cached)
+
+    def _num_idle(self, blocks: list[int]) -> int:
+        counts = self._pool.ref_counts
+        return sum(counts[block] == 0 for block in blocks)
+
+    def _num_new(self, sequence: Sequence, cached: CachedPrefix) -> int:
+        """Blocks to allocate for a sequence that has `cached`."""
+        num_tokens = cached.num_tokens
+        missing = [blocks.count(None) - cached.num_blocks for blocks in cached.blocks]
+        return sum(self._end(number, sequence, num_tokens) + count for number, count in enumerate(missing))
+
+    def _end(self, number: int, sequence: Sequence, num_computed: int) -> int:
+        """Entries of table `number` of a sequence that computes its prompt, `num_computed` tokens so far."""
+        needed, group = blocks_for(len(sequence.token_ids)), self._groups[number]
+        if not group.window:
+            return needed
+        first = group.first_seen_block(num_computed)
+        return min(needed, first + group.most_blocks(len(sequence.token_ids), self._chunk))
+
+    def _count(self, sequence: Sequence, cached: CachedPrefix) -> None:
         if self._prefix_cache is not None and sequence.is_cacheable and not sequence.was_admitted:
-            num_hits = sequence.num_computed_tokens - cached.num_restorable * BLOCK_SIZE
+            num_restored = cached.num_blocks - cached.num_known
+            num_hits = sequence.num_computed_tokens - num_restored * BLOCK_SIZE
             self._prefix_cache.queries += len(sequence.token_ids)
             self._prefix_cache.hits += num_hits
             if self._offload is not None:
-                self._offload.count(len(sequence.token_ids) - num_hits, cached.num_restorable)
+                self._offload.count(len(sequence.token_ids) - num_hits, num_restored)
             sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
         sequence.was_admitted = True
 
@@ -289,12 +291,25 @@ class SequenceBlocks:
         is_restored = computed - known >= BLOCK_SIZE
         return computed == 0 or is_restored or len(sequence.token_ids) - computed > BLOCK_SIZE
 
-    def _offer_partial(self, sequence: Sequence) -> bool:
-        """Make known what is computed of the last block; False if that is nothing, or known elsewhere."""
-        computed = sequence.num_computed_tokens
+    def _replace(self, sequence: Sequence, table: BlockTable, index: int, block: int) -> None:
+        """Share `block` in place of a sequence's own one with the same content."""
+        self._pool.share([block])
+        self._pool.free([table.blocks[index]], useless=True)
+        table.blocks[index] = block
+        table.num_written = min(table.num_written, index)
+        sequence.has_new_blocks = True
+
+    def _offer_partial(self, sequence: Sequence) -> list[bool]:
+        """Make known what is computed of the last blocks; False for one with nothing, or known elsewhere."""
+        computed, cache = sequence.num_computed_tokens, self._prefix_cache
         full = computed // BLOCK_SIZE
-        if self._prefix_cache is None or not sequence.is_cacheable or computed % BLOCK_SIZE == 0:
-            return False
+        if cache is None or not sequence.is_cacheable or computed % BLOCK_SIZE == 0:
+            return [False] * len(sequence.tables)
         tokens = sequence.block_tokens(full, computed)
-        content = KnownBlock(None, sequence.digests[full], tokens, full == 0)
-        return self._prefix_cache.insert_partial(content, sequence.block_table[full])
+        return [
+            cache.insert_partial(
+                KnownBlock(None, group_digest(sequence.digests[full], number), tokens, full == 0, number),
+                table.blocks[full],
+            )
+            for number, table in enumerate(sequence.tables)
+        ]

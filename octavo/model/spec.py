@@ -65,11 +65,6 @@ class DecoderSpec:
             raise ValueError(f"{len(self.windows)} attention windows for {self.num_layers} layers")
 
     @property
-    def window(self) -> int:
-        """The most tokens that any layer sees, 0 where one sees all."""
-        return max(self.windows) if all(self.windows) else 0
-
-    @property
     def query_cols(self) -> int:
         """Columns of the queries of a token."""
         return self.num_heads * self.head_dim

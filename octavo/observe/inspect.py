@@ -13,7 +13,9 @@ from math import prod
 import msgspec
 
 from octavo.config import EngineConfig
+from octavo.engine.block_pool import blocks_for
 from octavo.engine.build import activation_bytes, kv_cache_spec, scheduler_settings, step_limits
+from octavo.engine.kv_groups import kv_groups, most_blocks, room_in_tokens
 from octavo.engine.machine_memory import Memory
 from octavo.engine.memory import num_kv_blocks
 from octavo.formats.checkpoint import open_checkpoint
@@ -66,6 +68,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     memory_total: int
     memory_available: int
     kv_blocks: int
+    kv_tokens: int
     fits: bool
     why_not: str
     layers: list[Layer]
@@ -92,8 +95,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
             f"{'KV cache':<14}{self.kv_bytes_per_token:,} bytes a token, "
             f"{_mebibytes(self.kv_bytes_per_token * self.max_model_len)} for {self.max_model_len:,} tokens"
         )
-        tokens = self.kv_blocks * BLOCK_SIZE
-        fits = f"yes: room for {tokens:,} tokens" if self.fits else f"no: {self.why_not}"
+        fits = f"yes: room for {self.kv_tokens:,} tokens" if self.fits else f"no: {self.why_not}"
         yield f"{'fits here':<14}{fits} ({_mebibytes(self.memory_available)} available)"
 
 
@@ -109,7 +111,8 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
     stored = weights = stored_weights(checkpoint, spec)
     if rounds_on_load(checkpoint, config.quantization):
         weights = rounded_on_load(stored, str(config.quantization), path, {})
-    program, kv_cache = trace(spec), kv_cache_spec(config, spec)
+    groups = kv_groups(spec.windows, max_model_len)
+    program, kv_cache = trace(spec), kv_cache_spec(config, spec, groups)
     limits = step_limits(scheduler_settings(config, max_model_len))
 
     linears = [name for each in program.instructions if each.op == "linear" for name in each.weights]
@@ -123,6 +126,8 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
             reserved_bytes=packed + activations,
             max_model_len=max_model_len,
             memory=memory,
+            groups=groups,
+            chunk=limits.max_tokens,
         )
     except ValueError as error:
         why_not = str(error)
@@ -141,11 +146,14 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
         stored_bytes=sum(each.stored_bytes for each in stored.values()),
         packed_bytes=packed,
         activation_bytes=activations,
-        kv_bytes_per_token=kv_cache.block_bytes // BLOCK_SIZE,
+        kv_bytes_per_token=kv_cache.block_bytes
+        * most_blocks(groups, max_model_len, limits.max_tokens)
+        // (BLOCK_SIZE * blocks_for(max_model_len)),
         max_model_len=max_model_len,
         memory_total=memory.total,
         memory_available=memory.available,
         kv_blocks=blocks,
+        kv_tokens=room_in_tokens(groups, blocks, max_model_len, limits.max_tokens),
         fits=not why_not,
         why_not=why_not,
         layers=_layers(weights, config.dtype),

@@ -45,11 +45,6 @@ class ReferenceExecutable:
         self.sampler = ReferenceSampler()
         self._program = program
         self._kv_spec = kv_cache
-        self.planes = {
-            layer: (group, plane)
-            for group, layers in enumerate(kv_cache.layers_by_group)
-            for plane, layer in enumerate(layers)
-        }
         # Tied embeddings are one Tensor under two names: decode it once.
         tensors = {name: weights[name] for name in program.weight_names}
         decoded = {id(tensor): tensor.to_float32() for tensor in tensors.values()}
@@ -64,6 +59,11 @@ class ReferenceExecutable:
         shape = (spec.planes, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
         self.keys = np.zeros(shape, np.uint8)
         self.values = np.zeros(shape, np.uint8)
+        self.planes = {
+            layer: (group, plane)
+            for group, layers in enumerate(spec.layers_by_group)
+            for plane, layer in enumerate(layers)
+        }
 
     def write_kv(self, plane: int, slots: Slots, keys: Floats, values: Floats) -> None:
         """Put `[tokens, KV heads, head dim]` keys and values into slots, rounded to the cache's type."""

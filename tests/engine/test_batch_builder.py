@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from octavo.engine.batch_builder import BatchBuilder
+from octavo.engine.block_table import BlockTable
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import Step
 from octavo.engine.sequence import Sequence
@@ -14,7 +15,7 @@ def make_sequence(tokens: list[int], computed: int, blocks: list[int], prompt_lo
     params = SamplingParams(temperature=0.0, prompt_logprobs=prompt_logprobs)
     request = AddRequest("a", tokens, params, [], 0.0)
     sequence = Sequence(request, 0, 100, SamplingState(params, tokens, [], [], 100))
-    sequence.num_computed_tokens, sequence.block_table = computed, blocks
+    sequence.num_computed_tokens, sequence.tables = computed, [BlockTable(blocks)]
     return sequence
 
 
@@ -31,7 +32,7 @@ def test_a_decode_a_chunk_and_a_prompt_with_log_probabilities():
     assert batch.query_starts.tolist() == [0, 1, 5, 8]
     assert batch.context_lens.tolist() == [18, 20, 3]
     assert batch.block_tables[0, 0, :2].tolist() == [5, 3]
-    assert batch.block_tables[0, 1].tolist() == [7, 2, 9]
+    assert batch.block_tables[0, 1].tolist() == [7, 2]  # No wider than the longest context.
     assert batch.block_tables[0, 2, :1].tolist() == [1]
     assert batch.output_rows.tolist() == [0, 5, 6, 7]
 
@@ -46,12 +47,14 @@ def test_only_new_blocks_are_written_and_rows_are_used_again():
     first, second = make_sequence([1] * 17, 15, [4]), make_sequence([2] * 3, 2, [6])
     assert builder.build(Step([first, second], [1, 1], 2)).sampling_rows is None
     first.num_computed_tokens = 16
-    first.block_table.append(8)
+    first.tables[0].blocks.append(8)
+    first.has_new_blocks = True
     batch = builder.build(Step([second, first], [1, 1], 2)).batch
     assert batch.block_tables[0, 0, 0] == 6
     assert batch.block_tables[0, 1].tolist() == [4, 8]
 
-    first.block_table[0], first.num_written_blocks = 5, 0  # Shared with another from now on.
+    first.tables[0].blocks[0], first.tables[0].num_written = 5, 0  # Shared with another from now on.
+    first.has_new_blocks = True
     batch = builder.build(Step([first], [1], 1)).batch
     assert batch.block_tables[0, 0].tolist() == [5, 8]
 

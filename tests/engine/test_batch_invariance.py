@@ -19,9 +19,10 @@ from support.batch_invariance import (
     run_to_end,
 )
 from support.batches import Chunk, make_batch
-from support.random_llama import SPEC, random_llama
+from support.random_llama import HYBRID, SPEC, random_llama
 
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup, kv_groups
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
@@ -43,10 +44,16 @@ def make_backend(name: str, threads: int = 2) -> Backend:
 
 
 def compile_llama(
-    backend: Backend, encoding: Encoding, kv_dtype: str, limits: Limits, spec: DecoderSpec = SPEC
+    backend: Backend,
+    encoding: Encoding,
+    kv_dtype: str,
+    limits: Limits,
+    spec: DecoderSpec = SPEC,
+    groups: tuple[KVGroup, ...] = (KVGroup(),),
 ) -> Executable:
-    model = random_llama(encoding, MAX_MODEL_LEN)
-    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, kv_dtype)
+    model = random_llama(encoding, MAX_MODEL_LEN, spec)
+    layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
+    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, kv_dtype, layers)
     return backend.compile(trace(spec), model.weights, kv_cache, limits)
 
 
@@ -58,7 +65,8 @@ def engine_factory(
     def make(engine_settings: EngineSettings) -> Engine:
         bounds = engine_settings.scheduler
         limits = Limits(bounds.max_num_batched_tokens, bounds.max_outputs, bounds.max_num_seqs)
-        return Engine(compile_llama(backend, encoding, kv_dtype, limits, spec), engine_settings)
+        executable = compile_llama(backend, encoding, kv_dtype, limits, spec, bounds.kv_groups)
+        return Engine(executable, engine_settings)
 
     return make
 
@@ -85,14 +93,16 @@ def test_batch_invariance(
 WINDOWS = dataclasses.replace(SPEC, windows=(21, 24))
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    batch=requests(most=32, **SIZES), engine=engine_settings(**SIZES, window=WINDOWS.window), data=st.data()
-)
+@pytest.mark.parametrize("spec", [WINDOWS, HYBRID], ids=["windows", "hybrid"])
+@settings(max_examples=8, deadline=None)
+@given(batch=requests(most=8, **SIZES), data=st.data())
 def test_blocks_out_of_the_window_are_not_missed(
-    batch: list[AddRequest], engine: EngineSettings, data: st.DataObject
+    spec: DecoderSpec, batch: list[AddRequest], data: st.DataObject
 ):
-    make = engine_factory(make_backend("native"), Encoding.Q8_0, spec=WINDOWS)
+    """Alone with every block of every layer kept."""
+    groups = kv_groups(spec.windows, MAX_MODEL_LEN)
+    make = engine_factory(make_backend("native"), Encoding.Q8_0, spec=spec)
+    engine = data.draw(engine_settings(**SIZES, groups=groups))
 
     def alone(request: AddRequest) -> Result:
         return run_alone(make, request, MAX_MODEL_LEN, SPEC.vocab_size)

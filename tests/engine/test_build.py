@@ -41,19 +41,36 @@ def test_backends_build_and_agree(caplog: pytest.LogCaptureFixture):
         )
         ready = engine.ready()
         assert (ready.num_blocks, ready.max_model_len) == (20, 128)
-        assert ready.kv_cache_bytes == 20 * 16 * 2 * SPEC.num_layers * SPEC.kv_cols * 4
+        assert ready.kv_cache_bytes == 20 * 16 * 2 * SPEC.kv_cols * 4  # A block is of one layer of the two.
         assert ready.weight_bytes > 0
         assert (ready.isa == "numpy") == (backend == "reference")
         tokens[backend] = generate(engine, [5, 6, 7])
     assert tokens["native"] == tokens["reference"]
-    assert "KV cache size: 320 tokens in 20 blocks" in caplog.text
-    assert "Maximum concurrency for 128 tokens per request: 2.50x" in caplog.text
+    assert "KV cache size: 160 tokens in 20 blocks" in caplog.text
+    assert "Maximum concurrency for 128 tokens per request: 1.25x" in caplog.text
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_layers_with_a_window_need_blocks_for_it_alone(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="octavo")
+    config = EngineConfig(backend="reference", max_num_batched_tokens=16, num_gpu_blocks_override=24)
+    engine = build.build_engine(config)
+    # 8 blocks of the one layer, and of the other those of 24 - 1 tokens and a chunk, wherever they begin.
+    assert engine.ready().kv_tokens == 2 * 128
+    assert "Maximum concurrency for 128 tokens per request: 2.00x" in caplog.text
+    assert "1 layers that see all tokens; 1 layers that see a window of 24 tokens" in caplog.text
+    config.num_gpu_blocks_override = 11
+    with pytest.raises(ValueError, match=r"must be at least 12, or max_model_len .* at most 112:"):
+        build.build_engine(config)
+    # Where no sequence is longer than the window there is nothing to gain.
+    config.max_model_len = 24
+    assert build.build_engine(config).ready().kv_tokens == 11 * 16
 
 
 @pytest.mark.usefixtures("tiny_model")
 def test_memory_is_taken_from_the_flags():
     config = EngineConfig(backend="reference", max_num_seqs=3, max_model_len=64)
-    assert build.build_engine(config).ready().num_blocks == 3 * 4
+    assert build.build_engine(config).ready().num_blocks == 3 * (4 + 4)
     config.kv_cache_memory_bytes = 100
     with pytest.raises(ValueError, match=r"kv_cache_memory_bytes .* at least"):
         build.build_engine(config)

@@ -7,6 +7,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from support.batch_invariance import EOS
 from support.hash_executable import HashExecutable
+from support.known_beginning import known_beginning
 
 from octavo.engine import describe, prefix_tree
 from octavo.engine.block_hash import BlockHasher
@@ -83,8 +84,8 @@ def test_it_is_what_the_parts_hold(workload, num_blocks: int, data: st.DataObjec
                 each.request_id for each in scheduler.running
             ]
             for shown, sequence in zip(state.running, scheduler.running, strict=True):
-                assert shown.cells == sequence.block_table
-                assert shown.num_blocks == len(sequence.block_table)
+                assert shown.cells == sequence.held_blocks
+                assert shown.num_blocks == len(sequence.held_blocks)
                 assert shown.num_computed <= shown.num_tokens == len(sequence) <= shown.max_length
                 assert (shown.phase == "decode") == (shown.num_tokens - shown.num_computed == 1)
             held = [block for shown in state.running for block in shown.cells]
@@ -101,7 +102,7 @@ def test_it_is_what_the_parts_hold(workload, num_blocks: int, data: st.DataObjec
                 assert len(tokens) == BLOCK_SIZE * sum(node.num_blocks for node in path)
                 hasher = BlockHasher()
                 chains = [hasher.chain(hasher.root(salt), tokens) for salt in ("", "salt")]
-                matches = [cache.match(digests) for digests in chains]
+                matches = [known_beginning(cache, digests) for digests in chains]
                 [found] = [
                     each
                     for each in matches
@@ -206,7 +207,7 @@ def test_every_size_is_bounded(monkeypatch: pytest.MonkeyPatch):
     for shown, sequence in zip(state.running, engine._scheduler.running, strict=False):
         assert (
             shown.cells
-            == list(dict.fromkeys(block // 2 for block in sequence.block_table))[: len(shown.cells)]
+            == list(dict.fromkeys(block // 2 for block in sequence.held_blocks))[: len(shown.cells)]
         )
         assert shown.cells
     assert state.tree is not None

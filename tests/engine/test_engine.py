@@ -23,6 +23,7 @@ from support.hash_executable import HashExecutable, hashed_logits
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.sampling.logprobs import prompt_logprobs
@@ -96,22 +97,21 @@ def test_batch_invariance(batch: list[AddRequest], engine: EngineSettings, data:
     check_batch_invariance(make_engine, oracle, engine, batch, data)
 
 
-WINDOW = 21
-
-
+@pytest.mark.parametrize("windows", [(21,), (0, 21), (0, 0, 40, 3)])
 @settings(max_examples=60, deadline=None)
-@given(requests(most=32, **sizes), engine_settings(**sizes, window=WINDOW), st.data())
-def test_blocks_out_of_the_window_are_not_missed(
-    batch: list[AddRequest], engine: EngineSettings, data: st.DataObject
-):
-    """With a model that sees only a window: dropping what is beyond it changes nothing."""
+@given(data=st.data())
+def test_blocks_out_of_the_window_are_not_missed(windows: tuple[int, ...], data: st.DataObject):
+    """With layers that see only a window: dropping what is beyond it changes nothing."""
+    groups = tuple(KVGroup(window) for window in windows)
+    engine = data.draw(engine_settings(**sizes, groups=groups))
+    batch = data.draw(requests(most=32, **sizes))
 
     def make(engine_settings: EngineSettings) -> Engine:
         limits = step_limits(engine_settings.scheduler)
-        return Engine(HashExecutable(VOCAB, limits, WINDOW), engine_settings)
+        return Engine(HashExecutable(VOCAB, limits, windows), engine_settings)
 
     check_batch_invariance(
-        make, lambda each: run_alone(make, each, MAX_MODEL_LEN, VOCAB), engine, batch, data
+        make, lambda each: run_alone(make, each, MAX_MODEL_LEN, VOCAB, groups), engine, batch, data
     )
 
 

@@ -61,7 +61,7 @@ def test_aborts_free_blocks_at_once(rig: Rig, workload, data: st.DataObject):
             victim = data.draw(st.sampled_from(rig.unfinished))
             rig.scheduler.remove(victim)
             rig.unfinished.remove(victim)
-            assert not victim.block_table
+            assert not victim.tables
     assert rig.pool.num_free == rig.num_blocks
     assert not rig.scheduler.running
     assert not rig.scheduler.num_waiting

@@ -17,6 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from octavo.config import EngineConfig, Flag
 from octavo.engine.block_hash import HASH_ALGORITHMS, BlockHasher
 from octavo.engine.block_pool import BlockPool
+from octavo.engine.cached_prefix import group_digest
+from octavo.engine.kv_groups import KVGroup, most_blocks
 from octavo.engine.messages import AddRequest
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.sequence import Sequence, Status
@@ -42,12 +44,16 @@ def make_sequence(
 class Rig:
     """Blocks, the memory behind them, and what a step does to both."""
 
-    def __init__(self, num_blocks: int = NUM_BLOCKS, window: int = 0) -> None:
-        self.window = window
+    def __init__(
+        self, num_blocks: int = NUM_BLOCKS, windows: tuple[int, ...] = (0,), chunk: int = MAX_LEN
+    ) -> None:
+        self.groups = tuple(KVGroup(window) for window in windows)
+        self.chunk = chunk
         self.pool = BlockPool(num_blocks)
         self.cache = PrefixCache(self.pool)
-        self.blocks = SequenceBlocks(self.pool, self.cache, window)
+        self.blocks = SequenceBlocks(self.pool, self.cache, self.groups, chunk)
         self.memory = [[-1] * BLOCK_SIZE for _ in range(num_blocks)]
+        self.group_of = [-1] * num_blocks
         self.running: list[Sequence] = []
 
     def admit(self, sequence: Sequence) -> bool:
@@ -57,17 +63,33 @@ class Rig:
             return False
         for source, destination in copies:
             self.memory[destination] = list(self.memory[source])
+            self.group_of[destination] = self.group_of[source]
         self.blocks.finish_copies(copies)
         sequence.status = Status.RUNNING
         self.running.append(sequence)
         return True
 
-    def compute(self, sequence: Sequence, count: int) -> None:
+    def compute(self, sequence: Sequence, count: int) -> bool:
+        """So many tokens, in chunks; False if there were too few blocks for all."""
+        while count:
+            if len(sequence) > sequence.num_slots:
+                self.blocks.extend(sequence)
+            num_new = min(count, self.chunk, sequence.num_slots - sequence.num_computed_tokens)
+            if not num_new:
+                assert self.pool.num_free < len(self.groups)
+                return False
+            self.compute_chunk(sequence, num_new)
+            count -= num_new
+        return True
+
+    def compute_chunk(self, sequence: Sequence, count: int) -> None:
         end = sequence.num_computed_tokens + count
-        for position in range(sequence.num_computed_tokens, end):
-            block = sequence.block_table[position // BLOCK_SIZE]
-            assert self.pool.ref_counts[block] == 1, "a shared block is written"
-            self.memory[block][position % BLOCK_SIZE] = sequence.token_ids[position]
+        for group, table in enumerate(sequence.tables):
+            for position in range(sequence.num_computed_tokens, end):
+                block = table.blocks[position // BLOCK_SIZE]
+                assert self.pool.ref_counts[block] == 1, "a shared block is written"
+                self.memory[block][position % BLOCK_SIZE] = sequence.token_ids[position]
+                self.group_of[block] = group
         sequence.num_computed_tokens = end
         if end >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:
             self.blocks.offer(sequence)
@@ -94,10 +116,15 @@ class Rig:
         assert self.pool.num_free == self.pool.num_blocks - len(set(tables))
         for sequence in self.running:
             computed = sequence.num_computed_tokens
-            held = [token for block in sequence.block_table for token in self.memory[block]]
-            seen = max(0, computed - self.window + 1) if self.window else 0
-            assert held[seen:computed] == sequence.token_ids[seen:computed]
-            assert sequence.num_dropped_blocks <= seen // BLOCK_SIZE
+            assert len(sequence.held_blocks) <= most_blocks(self.groups, len(sequence), self.chunk)
+            for number, (group, table) in enumerate(zip(self.groups, sequence.tables, strict=True)):
+                held = [token for block in table.blocks for token in self.memory[block]]
+                seen = max(0, computed - group.window + 1) if group.window else 0
+                assert held[seen:computed] == sequence.token_ids[seen:computed]
+                used = table.blocks[seen // BLOCK_SIZE : -(-computed // BLOCK_SIZE)]
+                assert {self.group_of[block] for block in used} <= {number}
+                assert table.num_dropped == seen // BLOCK_SIZE
+                assert len(table.held) <= group.most_blocks(len(sequence), self.chunk)
         self.check_cache()
 
     def check_cache(self) -> None:
@@ -107,9 +134,12 @@ class Rig:
             if entry is not None:
                 count = len(entry.tokens) // 4
                 assert entry.tokens == make_sequence(0, self.memory[block]).block_tokens(0, count)
+                assert entry.group == self.group_of[block]
                 if entry.digest is not None:
-                    assert self.cache._blocks[entry.digest] == block
-                    assert [entry.digest] == HASHER.chain(entry.parent, self.memory[block])
+                    assert self.cache.blocks[entry.digest] == block
+                    parent = group_digest(entry.parent, entry.group)
+                    (digest,) = HASHER.chain(parent, self.memory[block])
+                    assert entry.digest == group_digest(digest, entry.group)
         known = [(entry.parent, entry.tokens, block) for block, entry in enumerate(entries) if entry]
         listed = []
         for parent, children in self.cache._children.items():
@@ -121,11 +151,13 @@ class Rig:
 
 
 class Machine(RuleBasedStateMachine):
-    window = 0
+    windows: tuple[int, ...] = (0,)
+    num_blocks = NUM_BLOCKS
+    chunk = MAX_LEN
 
     def __init__(self) -> None:
         super().__init__()
-        self.rig = Rig(window=self.window)
+        self.rig = Rig(self.num_blocks, self.windows, self.chunk)
         self.waiting: list[Sequence] = []
         self.number = 0
 
@@ -179,7 +211,7 @@ class Machine(RuleBasedStateMachine):
             if sequence.num_computed_tokens < len(sequence) or len(sequence) == MAX_LEN:
                 return
             if not self.rig.blocks.grow(sequence, len(sequence) + 1):
-                assert self.rig.pool.num_free == 0
+                assert self.rig.pool.num_free < len(self.windows)
                 return
             sequence.token_ids.append(token)
             self.rig.compute(sequence, 1)
@@ -226,23 +258,35 @@ class Machine(RuleBasedStateMachine):
         for sequence in list(self.rig.running):
             self.rig.leave(sequence, Status.FINISHED)
         self.rig.check()
-        assert self.rig.pool.num_free == NUM_BLOCKS
+        assert self.rig.pool.num_free == self.num_blocks
 
 
 class WindowMachine(Machine):
     """Each token sees the 20 before it."""
 
-    window = 21
+    windows = (21,)
+    chunk = 10
+
+
+class HybridMachine(Machine):
+    """Layers that see all, and layers that see the 16 or 32 tokens before the last."""
+
+    windows = (0, 33, 17)
+    num_blocks = 17
+    chunk = 13
 
 
 Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
-WindowMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+HybridMachine.TestCase.settings = WindowMachine.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None
+)
 test_machine = Machine.TestCase
 test_window_machine = WindowMachine.TestCase
+test_hybrid_machine = HybridMachine.TestCase
 
 
 def test_blocks_out_of_the_window_are_given_back_and_still_found():
-    rig = Rig(num_blocks=8, window=17)
+    rig = Rig(num_blocks=8, windows=(17,))
     first = make_sequence(0, list(range(64)))
     rig.admit(first)
     assert rig.pool.num_free == 4
@@ -267,7 +311,7 @@ def first_blocks(rig: Rig, count: int) -> list[int]:
 
 def test_a_hit_within_a_window_is_exact_to_the_token():
     for common in range(60):
-        rig = Rig(window=21)
+        rig = Rig(windows=(21,))
         rig.run(make_sequence(0, list(range(60))))
         assert rig.run(make_sequence(1, [*range(common), 999, 998])) == common
 
@@ -321,8 +365,9 @@ def test_equal_blocks_computed_side_by_side_become_one():
     rig.compute(first, 40)
     rig.compute(second, 40)
     assert rig.pool.num_free == NUM_BLOCKS - 4
-    assert second.block_table[:2] == first.block_table[:2]
-    assert second.num_written_blocks == 0
+    assert second.held_blocks[:2] == first.held_blocks[:2]
+    assert second.tables[0].num_written == 0
+    assert second.has_new_blocks
     rig.check()
 
 

@@ -26,23 +26,23 @@ def test_the_example_of_the_design_document():
     # Time 1: four blocks are allocated, three of them full and cached; the fourth has 3 of 4 tokens.
     rig.add(zero := make_sequence(0, TOKENS[:60], 20))
     rig.step()
-    first = list(zero.block_table)
+    first = zero.held_blocks
     assert first == [0, 1, 2, 3]
     assert known(rig, first) == [True, True, True, False]
 
     # Time 3: request 0 makes the fourth block full and asks for a fifth; the fourth is cached.
     for _ in range(5):
         rig.step()
-    assert zero.block_table == [0, 1, 2, 3, 4]
-    assert known(rig, zero.block_table) == [True] * 4 + [False]
+    assert zero.held_blocks == [0, 1, 2, 3, 4]
+    assert known(rig, zero.held_blocks) == [True] * 4 + [False]
 
     # Time 4: of request 1's 14 (56) tokens the first 10 (40) are the same: two blocks hit, since the third
     # matches in 2 of 4 tokens only. octavo copies those 8 tokens, into a block of the request's own.
     rig.add(one := make_sequence(1, TOKENS[:40] + [7] * 16, 4, arrival_time=1.0))
     rig.step()
-    assert one.block_table[:2] == [0, 1]
+    assert one.held_blocks[:2] == [0, 1]
     assert one.num_cached_tokens == 40
-    assert set(one.block_table[2:]) == {5, 6}
+    assert set(one.held_blocks[2:]) == {5, 6}
     assert rig.pool.ref_counts[:7] == [2, 2, 1, 1, 1, 1, 1]
 
     # Time 5: request 0 is free; its blocks join the end of the queue in reverse order and stay cached, but
@@ -62,7 +62,7 @@ def test_the_example_of_the_design_document():
     # the queue before others are allocated, so the free ones go in the order 7, 8, 9, 4, 3; 3 is evicted.
     rig.add(two := make_sequence(2, TOKENS[:48] + [9] * 68, 4, arrival_time=2.0))
     rig.step()
-    assert two.block_table == [0, 1, 2, 7, 8, 9, 4, 3]
+    assert two.held_blocks == [0, 1, 2, 7, 8, 9, 4, 3]
     assert two.num_cached_tokens == 48
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import msgspec
 from hypothesis import strategies as st
 
-from octavo.engine.block_pool import blocks_for
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup, most_blocks
 from octavo.engine.messages import AddRequest, StepOutputs, TokenLogprobs
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.sampling_params import SamplingParams
@@ -79,12 +79,19 @@ def run_to_end(
     raise AssertionError("the engine does not finish")
 
 
-def run_alone(factory: EngineFactory, request: AddRequest, max_model_len: int, vocab_size: int) -> Result:
+def run_alone(
+    factory: EngineFactory,
+    request: AddRequest,
+    max_model_len: int,
+    vocab_size: int,
+    groups: tuple[KVGroup, ...] = (KVGroup(),),
+) -> Result:
     """What a request gives with nothing else going on and no limit in its way."""
-    scheduler = SchedulerSettings(1, max_model_len, 1 + max_model_len, chunked_prefill=False)
-    settings = EngineSettings(
-        scheduler, max_model_len, vocab_size, blocks_for(max_model_len), prefix_caching=False
+    scheduler = SchedulerSettings(
+        1, max_model_len, 1 + max_model_len, chunked_prefill=False, kv_groups=groups
     )
+    num_blocks = most_blocks(groups, max_model_len, max_model_len)
+    settings = EngineSettings(scheduler, max_model_len, vocab_size, num_blocks, prefix_caching=False)
     return run_to_end(factory(settings), [(0, request)])[request.request_id]
 
 
@@ -136,20 +143,20 @@ def requests(draw: st.DrawFn, *, most: int, vocab_size: int, max_model_len: int)
 
 @st.composite
 def engine_settings(
-    draw: st.DrawFn, *, vocab_size: int, max_model_len: int, window: int = 0
+    draw: st.DrawFn, *, vocab_size: int, max_model_len: int, groups: tuple[KVGroup, ...] = (KVGroup(),)
 ) -> EngineSettings:
     """Engines from roomy to hardly able to run: few sequences, small chunks, few blocks."""
     max_num_seqs = draw(st.sampled_from([1, 2, 5, 32]))
     chunked_prefill = draw(st.booleans())
     budget = draw(st.integers(1, max_model_len)) if chunked_prefill else max_model_len
-    one = blocks_for(max_model_len)
+    one = most_blocks(groups, max_model_len, budget)
     return EngineSettings(
         SchedulerSettings(
             max_num_seqs,
             budget,
             max_num_seqs + draw(st.sampled_from([0, 1, 7, 40])),
             chunked_prefill=chunked_prefill,
-            window=window,
+            kv_groups=groups,
         ),
         max_model_len,
         vocab_size,

@@ -85,7 +85,7 @@ class FakeEngine:
         return bool(self.sequences)
 
     def ready(self) -> EngineReady:
-        return EngineReady(1000, self.max_model_len, 0, 0, "fake")
+        return EngineReady(1000, self.max_model_len, 0, 0, "fake", 16000)
 
     def add(self, request: AddRequest) -> None:
         assert request.request_id not in self.sequences

@@ -24,14 +24,15 @@ class HashExecutable:
     """An Executable whose keys and values are the tokens themselves with their positions.
 
     Logits are computed from what is read back through the block tables, so a wrong table, slot, position
-    or shared block gives other tokens. Raises AssertionError for a batch that breaks the contract.
+    or shared block gives other tokens. Each KV group has them in blocks of its own. Raises AssertionError
+    for a batch that breaks the contract.
     """
 
     weight_bytes = 0
 
-    def __init__(self, vocab_size: int, limits: Limits, window: int = 0) -> None:
-        """With a `window` only so many tokens count."""
-        self._window = window
+    def __init__(self, vocab_size: int, limits: Limits, windows: tuple[int, ...] = (0,)) -> None:
+        """A group with a window has only so many tokens that count."""
+        self._windows = windows
         self.sampler = ReferenceSampler()
         self._vocab_size = vocab_size
         self._limits = limits
@@ -59,18 +60,28 @@ class HashExecutable:
         self._check(batch)
         self.num_steps += 1
         sequence_of = np.repeat(np.arange(len(batch.context_lens)), np.diff(batch.query_starts))
-        blocks = batch.block_tables[0, sequence_of, batch.positions // BLOCK_SIZE]
-        self._slots[blocks * BLOCK_SIZE + batch.positions % BLOCK_SIZE] = np.stack(
-            [batch.token_ids, batch.positions], axis=1
-        )
+        for group, tables in enumerate(batch.block_tables):
+            blocks = tables[sequence_of, batch.positions // BLOCK_SIZE]
+            self._slots[blocks * BLOCK_SIZE + batch.positions % BLOCK_SIZE] = np.stack(
+                [batch.token_ids + group * self._vocab_size, batch.positions], axis=1
+            )
         logits = np.empty((len(batch.output_rows), self._vocab_size), dtype=np.float32)
         for output, row in enumerate(batch.output_rows):
             end = batch.positions[row] + 1
-            before = np.arange(max(0, end - self._window) if self._window else 0, end)
-            table = batch.block_tables[0, sequence_of[row]]
-            read = self._slots[table[before // BLOCK_SIZE] * BLOCK_SIZE + before % BLOCK_SIZE]
+            read = np.concatenate(
+                [
+                    self._read(table, max(0, end - window) if window else 0, end)
+                    for window, table in zip(
+                        self._windows, batch.block_tables[:, sequence_of[row]], strict=True
+                    )
+                ]
+            )
             logits[output] = hashed_logits(read[:, 0], read[:, 1], self._vocab_size)
         return logits
+
+    def _read(self, table: NDArray[np.int32], start: int, end: int) -> NDArray[np.int32]:
+        positions = np.arange(start, end)
+        return self._slots[table[positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE]
 
     def _check(self, batch: Batch) -> None:
         num_seqs, num_tokens = len(batch.context_lens), len(batch.token_ids)

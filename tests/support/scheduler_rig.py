@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool, blocks_for
+from octavo.engine.block_pool import BlockPool
+from octavo.engine.kv_groups import KVGroup, most_blocks
 from octavo.engine.messages import AddRequest
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence, Status
 from octavo.engine.token_budget import Targets
-from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -123,7 +123,10 @@ class Rig:
             partial += end < len(sequence)
             long += end < len(sequence) and sequence.is_long
             assert 0 < num_new <= len(sequence) - start
-            assert end <= len(sequence.block_table) * BLOCK_SIZE
+            assert end <= sequence.num_slots
+            assert len(sequence.held_blocks) <= most_blocks(
+                settings.kv_groups, len(sequence), settings.max_num_batched_tokens
+            )
             if position < step.num_decodes:
                 assert start == len(sequence) - 1
             if sequence.num_prompt_logprobs is None:
@@ -139,7 +142,7 @@ class Rig:
         assert long <= settings.max_long_partial_prefills
         for victim in step.preempted:
             if victim.status is Status.WAITING:
-                assert not victim.block_table
+                assert not victim.tables
                 assert not victim.num_computed_tokens
         references = Counter(block for sequence in running for block in sequence.held_blocks)
         references.update(source for source, _ in step.copies)
@@ -152,10 +155,14 @@ def rigs(draw: st.DrawFn, policies: tuple[str, ...] = ("fcfs", "priority", "fair
     max_num_seqs = draw(st.integers(1, 6))
     chunked = draw(st.booleans())
     max_num_partial_prefills = draw(st.integers(1, 3))
+    windows = draw(st.sampled_from([(0,), (0,), (21,), (0, 21), (0, 40, 3)]))
+    groups = tuple(KVGroup(window) for window in windows)
+    budget = draw(st.integers(1, 60)) if chunked else MAX_MODEL_LEN
+    needed = most_blocks(groups, MAX_MODEL_LEN, budget)
     return Rig(
         SchedulerSettings(
             max_num_seqs,
-            draw(st.integers(1, 60)) if chunked else MAX_MODEL_LEN,
+            budget,
             max_num_seqs + draw(st.integers(0, 20)),
             chunked_prefill=chunked,
             max_num_partial_prefills=max_num_partial_prefills,
@@ -166,8 +173,9 @@ def rigs(draw: st.DrawFn, policies: tuple[str, ...] = ("fcfs", "priority", "fair
             targets=Targets(
                 draw(st.sampled_from([None, 0.001, 0.1])), draw(st.sampled_from([None, 0.001, 0.005]))
             ),
+            kv_groups=groups,
         ),
-        num_blocks=draw(st.integers(blocks_for(MAX_MODEL_LEN), 3 * blocks_for(MAX_MODEL_LEN))),
+        num_blocks=draw(st.integers(needed, 3 * needed)),
         caching=draw(st.booleans()),
     )
 

@@ -58,6 +58,12 @@ CONFIGS = {
     "qwen2-windows": lambda: transformers.Qwen2Config(
         **SIZES, use_sliding_window=True, sliding_window=9, max_window_layers=1
     ),
+    "qwen2-hybrid": lambda: transformers.Qwen2Config(
+        **SIZES | {"num_hidden_layers": 5, "max_position_embeddings": 512},
+        use_sliding_window=True,
+        sliding_window=40,
+        layer_types=[f"{kind}_attention" for kind in ("sliding", "sliding", "full", "sliding", "full")],
+    ),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=32),
     "qwen3-yarn": lambda: transformers.Qwen3Config(**SIZES, head_dim=16, rope_parameters=dict(YARN_ROPE)),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=19, head_dim=16),

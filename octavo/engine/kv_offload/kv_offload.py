@@ -74,15 +74,20 @@ class KVOffload:
         if self._writer is not None:
             cache.on_insert(self._inserted)
 
-    def num_restorable(self, digests: Sequence[bytes], load: Load | None, context: int) -> int:
-        """How many of the first `digests`, after `context` tokens, are in memory and worth restoring."""
-        count = 0
-        while count < len(digests) and self._find(digests[count], load) is not None:
-            count += 1
-        return count if count and self._cost.is_worth_it(count, 0, context) else 0
+    def has(self, digest: bytes, load: Load | None) -> bool:
+        """Whether a block is in memory, that of `load` included."""
+        return self._find(digest, load) is not None
+
+    def may_have(self, digest: bytes) -> bool:
+        """Whether a block is in memory or on disk."""
+        return digest in self._host or (self._disk is not None and digest in self._disk)
+
+    def is_worth_it(self, num_blocks: int, num_tokens: int, context: int) -> bool:
+        """Whether blocks that are in memory are restored faster than tokens after `context` are computed."""
+        return self._cost.is_worth_it(num_blocks, 0, num_tokens, context)
 
     def take(self, digests: Sequence[bytes], load: Load | None) -> list[NDArray[np.uint8]]:
-        """The bytes of blocks that `num_restorable` has just counted."""
+        """The bytes of blocks that it `has`."""
         taken = []
         for digest in digests:
             data = self._find(digest, load)
@@ -95,24 +100,26 @@ class KVOffload:
         self._host.touch(reversed(digests))
         return taken
 
-    def load(self, digests: Sequence[bytes], context: int) -> Load:
-        """Begin to read from disk what it has of the first `digests`, which follow `context` tokens.
+    @property
+    def most_reads(self) -> int:
+        """How many more blocks may be read from disk."""
+        return 0 if self._reader is None else max(0, self._most_loads - self._reader.num_held)
 
-        A `Load` that is done at once where that is nothing, too much, or not worth it.
+    def num_reads(self, digests: Sequence[bytes]) -> int:
+        """How many of these blocks would have to be read from disk."""
+        return sum(digest not in self._host for digest in digests)
+
+    def load(self, digests: Sequence[bytes], num_tokens: int, context: int) -> Load:
+        """Begin to read from disk those of `digests` that are not in memory, at most `most_reads`.
+
+        With all of them `num_tokens` tokens after `context` need not be computed. A `Load` that is done at
+        once where there are none, or it is not worth it.
         """
-        if self._disk is None or self._reader is None:
+        missing = [digest for digest in digests if digest not in self._host]
+        if self._reader is None or not missing:
             return Load()
-        missing: list[bytes] = []
-        count, room = 0, self._most_loads - self._reader.num_held
-        for digest in digests:
-            if digest not in self._host:
-                if digest not in self._disk or len(missing) >= room:
-                    break
-                missing.append(digest)
-            count += 1
-        if not missing:
-            return Load()
-        if self._cost.is_worth_it(count, self._reader.num_held + len(missing), context):
+        num_reads = self._reader.num_held + len(missing)
+        if self._cost.is_worth_it(len(digests), num_reads, num_tokens, context):
             return self._reader.load(missing)
         if self._probe is None or self._probe.done:
             # The disk may have become faster: that shows only when something is read.

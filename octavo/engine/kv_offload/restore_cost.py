@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from octavo.engine.step_time import StepTime
-from octavo.runtime.backend import BLOCK_SIZE
 
 _WEIGHT = 0.2
 """Of the newest measurement in the running mean."""
@@ -28,8 +27,8 @@ class RestoreCost:
         """A block was read from disk."""
         self.read = _mean(self.read, seconds)
 
-    def is_worth_it(self, num_blocks: int, num_reads: int, context: int) -> bool:
-        """Whether `num_blocks` blocks after `context` tokens are restored faster than computed.
+    def is_worth_it(self, num_blocks: int, num_reads: int, num_tokens: int, context: int) -> bool:
+        """Whether `num_blocks` blocks are restored faster than `num_tokens` tokens after `context` computed.
 
         `num_reads` are read from disk for it, those included that are ahead in the queue. What was never
         measured is tried.
@@ -37,7 +36,7 @@ class RestoreCost:
         if not self._step_time.known:
             return True
         seconds = (self.write or 0.0) * num_blocks + (self.read or 0.0) * num_reads
-        return seconds < self._step_time.prompt_seconds(num_blocks * BLOCK_SIZE, context)
+        return seconds < self._step_time.prompt_seconds(num_tokens, context)
 
 
 def _mean(mean: float | None, value: float) -> float:

@@ -17,6 +17,7 @@ from octavo.observe.plan.service import Service, plan_service
 from octavo.observe.plan.shape import ModelShape, shape_of
 from octavo.observe.plan.simulation import Load
 from octavo.observe.plan.step_cost import Roofline, StepCost
+from octavo.runtime.backend import BLOCK_SIZE
 
 BYTES_PER_WEIGHT = {"bfloat16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}
 """int4 with a 16-bit scale for each group of 32, roughly."""
@@ -142,11 +143,11 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
         weight_bytes=ready.weight_bytes,
         reserved_bytes=0.0,
         kv_cache_bytes=ready.kv_cache_bytes,
-        kv_bytes_per_token=ready.kv_cache_bytes / ready.num_blocks / engine.block_size,
+        kv_bytes_per_token=ready.kv_cache_bytes / ready.kv_tokens,
         max_model_len=max_model_len,
         tokens_per_request=config.tokens_per_request,
     )
-    max_tokens, service = _service(config, cost, budgets, ready.num_blocks, progress)
+    max_tokens, service = _service(config, cost, budgets, ready.kv_tokens // BLOCK_SIZE, progress)
     machine = f"this one: {len(os.sched_getaffinity(0))} CPUs, {ready.isa}; steps and streams were timed"
     flags = [f"--model {config.model}"] if config.model else []
     flags += _flags(max_model_len, service, config.max_num_seqs, max_tokens)

@@ -24,7 +24,8 @@ from octavo.bench.load.outcome import Outcome
 from octavo.bench.load.run import run_load, wait_until_ready
 from octavo.config import EngineConfig
 from octavo.engine.block_pool import blocks_for
-from octavo.model.load import resolve_model
+from octavo.engine.kv_groups import kv_groups
+from octavo.model.load import read_spec, resolve_model
 from octavo.observe.plan.step_cost import StepCost, StepWork
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -155,9 +156,13 @@ def gaps_together(outcomes: list[Outcome]) -> Iterator[float]:
 @contextmanager
 def _server(config: EngineConfig, num_blocks: int) -> Iterator[str]:
     """The address of `octavo serve`, which ends with the block."""
+    model = resolve_model(config.model)
+    # Short sequences have a block for the same tokens in every group.
+    num_groups = len(kv_groups(read_spec(model).windows, num_blocks * config.block_size))
     command = [
-        *(sys.executable, "-m", "octavo", "serve", str(resolve_model(config.model))),
-        *("--host", "127.0.0.1", "--port", "0", "--num-gpu-blocks-override", str(max(2, num_blocks))),
+        *(sys.executable, "-m", "octavo", "serve", str(model)),
+        *("--host", "127.0.0.1", "--port", "0"),
+        *("--num-gpu-blocks-override", str(max(2, num_blocks * num_groups))),
         *("--max-num-seqs", str(config.max_num_seqs), "--max-model-len", str(num_blocks * config.block_size)),
         *("--max-num-batched-tokens", str(config.max_num_batched_tokens), "--disable-log-requests"),
     ]

@@ -20,6 +20,7 @@ from support.hash_executable import HashExecutable
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup
 from octavo.engine.kv_offload.block_file import file_bytes
 from octavo.engine.kv_offload.disk_tier import DiskTier
 from octavo.engine.kv_offload.host_tier import HostTier
@@ -42,8 +43,14 @@ def disk_tier(folder: Path, blocks: int = DISK_BLOCKS) -> DiskTier:
     return DiskTier(folder, b"k" * 32, BLOCK_BYTES, blocks * file_bytes(BLOCK_BYTES))
 
 
+def hash_executable(engine_settings: EngineSettings) -> HashExecutable:
+    scheduler = engine_settings.scheduler
+    windows = tuple(group.window for group in scheduler.kv_groups)
+    return HashExecutable(VOCAB, step_limits(scheduler), windows)
+
+
 def make_engine(engine_settings: EngineSettings, host_blocks: int, folder: Path | None) -> Engine:
-    executable = HashExecutable(VOCAB, step_limits(engine_settings.scheduler))
+    executable = hash_executable(engine_settings)
     disk = None if folder is None else disk_tier(folder)
     return Engine(
         executable, engine_settings, KVOffload(executable, BLOCK_BYTES, HostTier(host_blocks), disk)
@@ -51,11 +58,7 @@ def make_engine(engine_settings: EngineSettings, host_blocks: int, folder: Path 
 
 
 def plain(engine_settings: EngineSettings) -> Engine:
-    return Engine(HashExecutable(VOCAB, step_limits(engine_settings.scheduler)), engine_settings)
-
-
-def alone(request: AddRequest):
-    return run_alone(plain, request, MAX_MODEL_LEN, VOCAB)
+    return Engine(hash_executable(engine_settings), engine_settings)
 
 
 @pytest.fixture
@@ -70,16 +73,21 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    engine_settings(**SIZES),
+    st.sampled_from([(0,), (0,), (21,), (0, 21)]),
     requests(most=8, **SIZES),
     st.sampled_from([0, 1, 3, 20]),
     st.booleans(),
     st.data(),
 )
 @pytest.mark.usefixtures("always")
-def test_restored_equals_computed_bit_for_bit(tmp_path: Path, settings, batch, host_blocks, on_disk, data):
+def test_restored_equals_computed_bit_for_bit(tmp_path: Path, windows, batch, host_blocks, on_disk, data):
     """The disk is that of all examples before: of engines with other settings, that ended anyhow."""
+    groups = tuple(KVGroup(window) for window in windows)
+    settings = data.draw(engine_settings(**SIZES, groups=groups))
     engines = []
+
+    def alone(request: AddRequest):
+        return run_alone(plain, request, MAX_MODEL_LEN, VOCAB, groups)
 
     def factory(engine_settings: EngineSettings) -> Engine:
         engines.append(make_engine(engine_settings, host_blocks, tmp_path if on_disk else None))
@@ -347,21 +355,21 @@ def known_step_time(per_token: float) -> StepTime:
 
 def test_the_cheaper_way_by_what_was_measured():
     cost = RestoreCost(StepTime())
-    assert cost.is_worth_it(10, 10, 0)  # Nothing is known yet.
+    assert cost.is_worth_it(10, 10, 160, 0)  # Nothing is known yet.
     cost = RestoreCost(known_step_time(1e-3))  # 16 ms a block.
-    assert cost.is_worth_it(10, 10, 0)
+    assert cost.is_worth_it(10, 10, 160, 0)
     cost.observe_write(0.001)
     cost.observe_read(0.012)
-    assert cost.is_worth_it(10, 10, 0)
-    assert not cost.is_worth_it(10, 20, 0)  # Others are before it at the disk.
+    assert cost.is_worth_it(10, 10, 160, 0)
+    assert not cost.is_worth_it(10, 20, 160, 0)  # Others are before it at the disk.
     for _ in range(30):
         cost.observe_read(0.020)
-    assert not cost.is_worth_it(10, 10, 0)
-    assert cost.is_worth_it(10, 0, 0)
-    assert cost.is_worth_it(10, 5, 0)
+    assert not cost.is_worth_it(10, 10, 160, 0)
+    assert cost.is_worth_it(10, 0, 160, 0)
+    assert cost.is_worth_it(10, 5, 160, 0)
     for _ in range(60):
         cost.observe_read(0.002)
-    assert cost.is_worth_it(10, 10, 0)
+    assert cost.is_worth_it(10, 10, 160, 0)
 
 
 def test_a_disk_that_is_too_slow_is_left_alone_until_it_is_faster(server: Server):

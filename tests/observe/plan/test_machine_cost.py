@@ -22,7 +22,7 @@ def test_prompts_beside_decodes_add_only_what_they_take_more() -> None:
     cost = MeasuredCost(
         fitted(3e-3, 2e-4, 1e-6, with_prompt=False),
         fitted(2e-3, 1e-4, 1e-7, with_prompt=True),
-        EngineReady(1, 1, 1, 1, ""),
+        EngineReady(1, 1, 1, 1, "", 16),
     )
     decode = 3e-3 + 8 * 2e-4 + 4000 * 1e-6
     assert cost.seconds(StepWork(8, 4000, 4000, 8, 4000)) == pytest.approx(decode, rel=0.01)
