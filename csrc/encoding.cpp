@@ -27,6 +27,8 @@ constexpr Block block_of(Encoding encoding) {
             return {32, 36};
         case Encoding::Q4_0:
         case Encoding::IQ4_NL:
+        case Encoding::NF4:
+        case Encoding::FP4:
             return {32, 18};
         case Encoding::Q4_1:
             return {32, 20};
@@ -38,6 +40,8 @@ constexpr Block block_of(Encoding encoding) {
             return {32, 34};
         case Encoding::U8_1:
             return {32, 36};
+        case Encoding::Q2_K:
+            return {256, 84};
         case Encoding::Q4_K:
             return {256, 144};
         case Encoding::Q5_K:
@@ -83,13 +87,24 @@ void read_k_scales(const uint8_t* block, int group, Group& out) {
         minimum = third[i] >> 4 | (second[i] >> 2 & 48);
     }
     out.scales[0] = half_at(block) * static_cast<float>(scale);
-    out.minimum = -(half_at(block + 2) * static_cast<float>(minimum));
+    out.minimums[0] = -(half_at(block + 2) * static_cast<float>(minimum));
 }
 
 // Two groups share the 32 bytes that begin at `packed`: low nibbles, then high ones.
 void read_k_nibbles(const uint8_t* packed, int group, uint8_t* codes) {
     const uint8_t* run = packed + group / 2 * 32;
     for (int i = 0; i < kGroup; ++i) codes[i] = run[i] >> group % 2 * 4 & 15;
+}
+
+void read_q2_k(const uint8_t* block, int group, Group& out) {
+    const uint8_t* run = block + 16 + group / 4 * 32;
+    for (int i = 0; i < kGroup; ++i) out.codes[i] = run[i] >> group % 4 * 2 & 3;
+    const float d = half_at(block + 80), dmin = half_at(block + 82);
+    for (int half = 0; half < 2; ++half) {
+        const uint8_t both = block[2 * group + half];
+        out.scales[half] = d * static_cast<float>(both & 15);
+        out.minimums[half] = -(dmin * static_cast<float>(both >> 4));
+    }
 }
 
 void read_q6_k(const uint8_t* block, int group, Group& out) {
@@ -123,15 +138,17 @@ void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out
     const int64_t groups = size.values / kGroup;
     const uint8_t* block = row + index / groups * size.bytes;
     const int group = static_cast<int>(index % groups);
-    out.minimum = 0;
+    out.minimums[0] = 0;
     if (encoding != Encoding::MXFP4) out.scales[0] = half_at(block);
     switch (encoding) {
         case Encoding::Q4_0:
         case Encoding::IQ4_NL:
+        case Encoding::NF4:
+        case Encoding::FP4:
             split_nibbles(block + 2, out.codes);
             break;
         case Encoding::Q4_1:
-            out.minimum = half_at(block + 2);
+            out.minimums[0] = half_at(block + 2);
             split_nibbles(block + 4, out.codes);
             break;
         case Encoding::Q5_0:
@@ -140,7 +157,7 @@ void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out
             for (uint8_t& code : out.codes) code += 128 - 16;
             break;
         case Encoding::Q5_1:
-            out.minimum = half_at(block + 2);
+            out.minimums[0] = half_at(block + 2);
             split_nibbles(block + 8, out.codes);
             add_fifth_bits(block + 4, out.codes);
             break;
@@ -148,9 +165,11 @@ void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out
             for (int i = 0; i < kGroup; ++i) out.codes[i] = block[2 + i] ^ 0x80;
             break;
         case Encoding::U8_1:
-            out.minimum = half_at(block + 2);
+            out.minimums[0] = half_at(block + 2);
             std::memcpy(out.codes, block + 4, kGroup);
             break;
+        case Encoding::Q2_K:
+            return read_q2_k(block, group, out);
         case Encoding::Q4_K:
             read_k_scales(block, group, out);
             read_k_nibbles(block + 16, group, out.codes);
@@ -161,6 +180,7 @@ void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out
             for (int i = 0; i < kGroup; ++i) out.codes[i] |= (block[16 + i] >> group & 1) << 4;
             break;
         case Encoding::Q6_K:
+            out.minimums[1] = 0;
             return read_q6_k(block, group, out);
         case Encoding::IQ4_XS:
             read_iq4_xs(block, group, out);
@@ -173,6 +193,7 @@ void read_group(Encoding encoding, const uint8_t* row, int64_t index, Group& out
             break;
     }
     out.scales[1] = out.scales[0];
+    out.minimums[1] = out.minimums[0];
 }
 
 void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out) {
@@ -197,12 +218,14 @@ void decode_row(Encoding encoding, const uint8_t* row, int64_t k, float* out) {
         return;
     }
     const Form form = form_of(encoding);
+    const int8_t* table = table_of(encoding);
     Group group;
     for (int64_t g = 0; g < k / kGroup; ++g) {
         read_group(encoding, row, g, group);
         for (int i = 0; i < kGroup; ++i) {
-            float value = group.scales[i / 16] * static_cast<float>(value_of(form, group.codes[i]));
-            *out++ = has_minimum(form) ? value + group.minimum : value;
+            const int number = table ? table[group.codes[i]] : number_of(form, group.codes[i]);
+            const float value = group.scales[i / 16] * static_cast<float>(number);
+            *out++ = has_minimum(form) ? value + group.minimums[i / 16] : value;
         }
     }
 }

@@ -21,6 +21,12 @@ struct QuantisedRows {
     int32_t* biases;      // -8 times the sum of a group's q: what nibbles stored as q + 8 add too much
     float* offsets;       // scale times that sum, what a weight's minimum multiplies
     int32_t* first_sums;  // of the first 16 q of a group
+
+    // What the minimum of half a group multiplies.
+    float offset_of_half(int64_t index, int half) const {
+        const int32_t first = first_sums[index];
+        return scales[index] * static_cast<float>(half ? -biases[index] / 8 - first : first);
+    }
 };
 
 struct LinearInput {

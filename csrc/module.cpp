@@ -56,7 +56,8 @@ Encoding encoding_of(const std::string& name) {
         {"Q5_0", Encoding::Q5_0},       {"Q5_1", Encoding::Q5_1},     {"Q8_0", Encoding::Q8_0},
         {"U8_1", Encoding::U8_1},       {"Q4_K", Encoding::Q4_K},     {"Q5_K", Encoding::Q5_K},
         {"Q6_K", Encoding::Q6_K},       {"IQ4_NL", Encoding::IQ4_NL}, {"IQ4_XS", Encoding::IQ4_XS},
-        {"MXFP4", Encoding::MXFP4}};
+        {"MXFP4", Encoding::MXFP4},     {"NF4", Encoding::NF4},       {"FP4", Encoding::FP4},
+        {"Q2_K", Encoding::Q2_K}};
     auto found = names.find(name);
     if (found == names.end()) throw std::invalid_argument("the native backend has no encoding " + name);
     return found->second;

@@ -24,9 +24,12 @@ void pack_group(Form form, const Group& group, int64_t column, uint8_t* record) 
         for (int j = 0; j < 8; ++j) std::memcpy(codes + j * 64, group.codes + 4 * j, 4);
     }
     uint8_t* scales = record + code_bytes(form);
-    store_f16(scales + column * 2, group.scales[0]);
-    if (num_scales(form) == 2)
-        store_f16(scales + (kPanel + column) * 2, has_minimum(form) ? group.minimum : group.scales[1]);
+    const int halves = has_halves(form) ? 2 : 1;
+    for (int half = 0; half < halves; ++half) {
+        store_f16(scales + (half * kPanel + column) * 2, group.scales[half]);
+        if (has_minimum(form))
+            store_f16(scales + ((halves + half) * kPanel + column) * 2, group.minimums[half]);
+    }
 }
 
 // Transposes `columns` rows of k items, some k at a time so that what is written stays in the nearest cache.

@@ -5,8 +5,8 @@
 //   8-bit codes   [panel][K / 32] { [8][16][4] bytes; scales }
 //   4-bit codes   [panel][K / 32] { [4][16][4] bytes; scales }
 //                 byte (j, column, i) holds k = 8 j + i in its low nibble and k = 8 j + 4 + i in its high one
-//   scales        [16] f16, and then [16] f16 minimums, or the scales of k = 16 to 31, where the form has
-//   them
+//   scales        [16] f16, then those of k = 16 to 31 where the form has halves, then as many minimums where
+//                 it has them
 //
 // A panel is read from its first byte to its last, and the next one follows it.
 // Four consecutive k of one column lie in one 32-bit lane, what vpdpbusd and vpmaddubsw reduce over.
@@ -29,8 +29,8 @@ enum class Form {
     Int8Minimum,  // codes are q, 0 to 255
     Int4,         // codes are q + 8
     Int4Minimum,  // codes are q, 0 to 15
-    IQ4,          // codes pick from kIQ4Values
-    MXFP4         // codes pick from kMXFP4Values
+    Int4HalvesMinimum,
+    Table4  // codes pick from the encoding's table
 };
 
 constexpr Form form_of(Encoding encoding) {
@@ -57,26 +57,29 @@ constexpr Form form_of(Encoding encoding) {
             return Form::Int8Minimum;
         case Encoding::Q6_K:
             return Form::Int8Halves;
+        case Encoding::Q2_K:
+            return Form::Int4HalvesMinimum;
         case Encoding::IQ4_NL:
         case Encoding::IQ4_XS:
-            return Form::IQ4;
         case Encoding::MXFP4:
-            return Form::MXFP4;
+        case Encoding::NF4:
+        case Encoding::FP4:
+            return Form::Table4;
     }
     return Form::F32;
 }
 
 constexpr bool is_integer(Form form) { return form > Form::Float8; }
 constexpr bool has_nibbles(Form form) { return form >= Form::Int4; }
-constexpr bool has_minimum(Form form) { return form == Form::Int8Minimum || form == Form::Int4Minimum; }
-constexpr bool has_table(Form form) { return form >= Form::IQ4; }
-constexpr int num_scales(Form form) { return has_minimum(form) || form == Form::Int8Halves ? 2 : 1; }
+constexpr bool has_minimum(Form form) {
+    return form == Form::Int8Minimum || form == Form::Int4Minimum || form == Form::Int4HalvesMinimum;
+}
+constexpr bool has_halves(Form form) { return form == Form::Int8Halves || form == Form::Int4HalvesMinimum; }
+constexpr bool has_table(Form form) { return form == Form::Table4; }
+constexpr int num_scales(Form form) { return (has_halves(form) ? 2 : 1) * (has_minimum(form) ? 2 : 1); }
 
-constexpr const int8_t* table_of(Form form) { return form == Form::IQ4 ? kIQ4Values : kMXFP4Values; }
-
-// What a code stands for.
-constexpr int value_of(Form form, int code) {
-    if (has_table(form)) return table_of(form)[code];
+// What a code of a form without a table stands for.
+constexpr int number_of(Form form, int code) {
     return code - (form == Form::Int4 ? 8 : has_minimum(form) ? 0 : 128);
 }
 

@@ -12,12 +12,11 @@ namespace octavo::avx512 {
 // What the unsigned bytes of unpack_pair exceed the weights by.
 constexpr int excess(Form form) { return form == Form::Int4 ? 8 : has_minimum(form) ? 0 : 128; }
 
-// The 16 values of a form, as unsigned bytes, in each of the four parts that vpshufb looks up in.
-template <Form F>
-static inline __m512i value_table() {
-    alignas(16) uint8_t bytes[16];
-    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(table_of(F)[i] + excess(F));
-    return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+// The 16 values of a table, as unsigned bytes, in each of the four parts that vpshufb looks up in.
+static inline __m512i value_table(const int8_t* values) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    return _mm512_broadcast_i32x4(
+        _mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(excess(Form::Table4)))));
 }
 
 // Vectors 2 j and 2 j + 1 of the eight of a panel and group: four k each, as unsigned bytes.
@@ -59,7 +58,7 @@ template <int ROWS, int PANELS, Form F>
 static inline void quantised_tile(const PackedWeight& weight, int64_t panel, const QuantisedRows& x,
                                   int64_t row, int64_t fetch_ahead, const LinearOutput& output) {
     // A group has one sum, or one for each half.
-    constexpr int kSums = F == Form::Int8Halves ? 2 : 1, kPairs = 4 / kSums;
+    constexpr int kSums = has_halves(F) ? 2 : 1, kPairs = 4 / kSums;
     // Few rows would wait for their own sums: each is split into chains, added at the end. Integers: exact.
     constexpr int kChains = ROWS == 1 ? 4 / kSums : ROWS < 4 ? 2 / kSums : 1;
     const int64_t groups = weight.groups();
@@ -68,7 +67,7 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
     const int8_t* q = x.q + row * weight.k;
     int64_t index = row * groups;  // of the group and the first row
     __m512i table = _mm512_setzero_si512();
-    if constexpr (has_table(F)) table = value_table<F>();
+    if constexpr (has_table(F)) table = value_table(table_of(weight.encoding));
     // Two panels of eight rows leave no registers for these: they live in the first-level cache.
     alignas(64) float acc[ROWS][PANELS][16] = {};
     for (int64_t g = 0; g < groups; ++g) {
@@ -104,13 +103,23 @@ static inline void quantised_tile(const PackedWeight& weight, int64_t panel, con
                     const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x.scales[index + r]));
                     __m512 total = _mm512_load_ps(acc[r][p]);
                     total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][p][0]), scale, total);
-                    if constexpr (has_minimum(F))
+                    if constexpr (has_minimum(F) && kSums == 1)
                         total = _mm512_fmadd_ps(load(scales + kPanel).v, _mm512_set1_ps(x.offsets[index + r]),
                                                 total);
                     _mm512_store_ps(acc[r][p], total);
                 }
             }
         }
+        if constexpr (has_minimum(F) && kSums == 2)
+            for (int p = 0; p < PANELS; ++p)
+                for (int s = 0; s < 2; ++s) {
+                    const f16* minimums = reinterpret_cast<const f16*>(records[p] + code_bytes(F));
+                    const __m512 m = load(minimums + (2 + s) * kPanel).v;
+                    for (int r = 0; r < ROWS; ++r)
+                        _mm512_store_ps(acc[r][p],
+                                        _mm512_fmadd_ps(m, _mm512_set1_ps(x.offset_of_half(index + r, s)),
+                                                        _mm512_load_ps(acc[r][p])));
+                }
         for (int p = 0; p < PANELS; ++p) records[p] += record_bytes(F);
         q += kGroup * ROWS;
         index += ROWS;

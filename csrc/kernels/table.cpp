@@ -79,10 +79,11 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
             return quantised_linear<Form::Int4>(weight, first_panel, panels, input, row, rows, output);
         case Form::Int4Minimum:
             return quantised_linear<Form::Int4Minimum>(weight, first_panel, panels, input, row, rows, output);
-        case Form::IQ4:
-            return quantised_linear<Form::IQ4>(weight, first_panel, panels, input, row, rows, output);
-        case Form::MXFP4:
-            return quantised_linear<Form::MXFP4>(weight, first_panel, panels, input, row, rows, output);
+        case Form::Int4HalvesMinimum:
+            return quantised_linear<Form::Int4HalvesMinimum>(weight, first_panel, panels, input, row, rows,
+                                                             output);
+        case Form::Table4:
+            return quantised_linear<Form::Table4>(weight, first_panel, panels, input, row, rows, output);
     }
 }
 

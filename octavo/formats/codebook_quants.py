@@ -1,7 +1,8 @@
-"""llama.cpp's 4-bit forms whose nibbles pick from a table of 16 values: IQ4_NL, IQ4_XS, MXFP4.
+"""4-bit forms whose nibbles pick from a table of 16: llama.cpp's, and bitsandbytes' as octavo packs them.
 
 Each function takes blocks `[N, bytes]` apart. Sources: ggml-common.h and ggml-quants.c of
-https://github.com/ggml-org/ggml; OCP Microscaling Formats (MX) Specification 1.0.
+https://github.com/ggml-org/ggml; OCP Microscaling Formats (MX) Specification 1.0; functional.py of
+https://github.com/bitsandbytes-foundation/bitsandbytes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,30 @@ IQ4_TABLE = np.array(
 
 MXFP4_TABLE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=np.int8)
 """Twice what a nibble of MXFP4 stands for (E2M1: a sign, two bits of exponent, one of fraction)."""
+
+NF4_FLOATS = np.array([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+], dtype=np.float32)  # fmt: skip
+"""What a code of NF4 stands for: quantiles of the normal distribution."""
+
+NF4_STEPS = 112
+NF4_TABLE = np.rint(NF4_FLOATS * NF4_STEPS).astype(np.int8)
+"""NF4 for the integer kernels, in the steps whose integers are nearest to it.
+
+They are off by 1/260 of a block's largest value at most, and by 1/580 in the mean square; NF4 itself is off
+by 1/28 where values are normally distributed.
+"""
+
+FP4_FLOATS = np.array([0, 0.005208333333, 2 / 3, 1, 1 / 3, 1 / 2, 1 / 6, 1 / 4], dtype=np.float32)
+FP4_FLOATS = np.concatenate([FP4_FLOATS, -FP4_FLOATS])
+"""What a code of bitsandbytes' FP4 stands for: a sign, two bits of exponent, one of fraction."""
+
+FP4_STEPS = 120
+FP4_TABLE = np.rint(FP4_FLOATS * FP4_STEPS).astype(np.int8)
+"""FP4 for the integer kernels: exact but for the smallest value, which becomes 1 / 120."""
 
 
 def iq4_nl(blocks: Blocks) -> Groups:
@@ -43,6 +68,16 @@ def iq4_xs_scales(blocks: Blocks) -> Floats:
 def mxfp4(blocks: Blocks) -> Groups:
     """An E8M0 exponent, 16 bytes: 2^(exponent - 127) E2M1(nibble), nibbles as in Q4_0."""
     return Groups(MXFP4_TABLE[nibbles(blocks[:, 1:])][:, None], half_power_of_two(blocks[:, :1]))
+
+
+def nf4(blocks: Blocks) -> Groups:
+    """float16 d, 16 bytes: d NF4_TABLE[nibble], nibbles as in Q4_0."""
+    return Groups(NF4_TABLE[nibbles(blocks[:, 2:])][:, None], float16(blocks[:, :2]))
+
+
+def fp4(blocks: Blocks) -> Groups:
+    """float16 d, 16 bytes: d FP4_TABLE[nibble], nibbles as in Q4_0."""
+    return Groups(FP4_TABLE[nibbles(blocks[:, 2:])][:, None], float16(blocks[:, :2]))
 
 
 def half_power_of_two(exponents: Blocks) -> Floats:

@@ -17,9 +17,15 @@ Blocks = NDArray[np.uint8]
 
 def q2_k(blocks: Blocks) -> Groups:
     """16 x (4-bit scale, 4-bit minimum), 64 bytes of 2-bit q, d, dmin: d scale q - dmin minimum."""
-    scales, d, dmin = blocks[:, :16], float16(blocks[:, 80:82]), float16(blocks[:, 82:84])
     codes = _planes(blocks[:, 16:80], 32, 2).reshape(-1, 16, 16)
-    return Groups(codes, d * (scales & 15), minimums=-(dmin * (scales >> 4)))
+    scales, minimums = q2_k_scales_and_minimums(blocks)
+    return Groups(codes, scales, minimums=minimums)
+
+
+def q2_k_scales_and_minimums(blocks: Blocks) -> tuple[Floats, Floats]:
+    """Those of `q2_k`'s groups, `[N, 16]` each."""
+    both, d, dmin = blocks[:, :16], float16(blocks[:, 80:82]), float16(blocks[:, 82:84])
+    return d * (both & 15), -(dmin * (both >> 4))
 
 
 def q3_k(blocks: Blocks) -> Groups:

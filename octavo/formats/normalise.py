@@ -10,13 +10,14 @@ Otherwise the values become float16, or float32 where they are outside float16's
     Q4_0 Q4_1 Q8_0 Q5_0 Q5_1     itself    yes
     IQ4_NL MXFP4                 itself    yes
     Q4_K Q5_K Q6_K IQ4_XS        itself    17-bit scales and minimums, rounded to the 11 of float16
+    Q2_K                         itself    13-bit scales and minimums, rounded to the 11 of float16
     Q3_K                         Q8_0      yes: scale times code fits int8, and leaves one float16 scale
     Q8_K                         Q8_0      float32 scales, rounded alike
-    Q2_K                         F16       rounded: no kernel has groups of 16 and minimums
 
 Weights of Hugging Face's methods say themselves what they run as: Q4_0 for 4-bit codes with zero points of 8
 and groups that are whole 32s, Q4_1 and U8_1 with minimums of -(scale * zero) for other zero points, Q8_0 for
-int8, F8_E4M3 for FP8: its scales stay float32.
+int8, F8_E4M3 for FP8: its scales stay float32. bitsandbytes' NF4 and FP4 become the encodings of that name,
+whose tables are integers: see `codebook_quants` for what that costs.
 """
 
 from __future__ import annotations
@@ -27,15 +28,22 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.formats.codebook_quants import MXFP4_TABLE, half_power_of_two, iq4_xs_scales
+from octavo.formats.codebook_quants import (
+    FP4_FLOATS,
+    FP4_STEPS,
+    MXFP4_TABLE,
+    NF4_FLOATS,
+    NF4_STEPS,
+    half_power_of_two,
+    iq4_xs_scales,
+)
 from octavo.formats.groups import Floats, Groups
-from octavo.formats.k_quants import q3_k_folded, q6_k_scales, scales_and_minimums
+from octavo.formats.k_quants import q2_k_scales_and_minimums, q3_k_folded, q6_k_scales, scales_and_minimums
 from octavo.formats.rounding import encode_e4m3
 from octavo.formats.tensor import Encoding, Tensor, row_slices
 from octavo.formats.weight import QuantisedWeight, Weight
 
 _RUNS_AS = {
-    Encoding.Q2_K: Encoding.F16,
     Encoding.Q3_K: Encoding.Q8_0,
     Encoding.Q8_K: Encoding.Q8_0,
 }
@@ -44,6 +52,7 @@ RUNS = frozenset(Encoding) - _RUNS_AS.keys()
 """The encodings that every backend runs."""
 
 _ROUNDED: dict[Encoding, Callable[[NDArray[np.uint8]], tuple[Floats, ...]]] = {
+    Encoding.Q2_K: q2_k_scales_and_minimums,
     Encoding.Q4_K: scales_and_minimums,
     Encoding.Q5_K: scales_and_minimums,
     Encoding.Q6_K: lambda blocks: (q6_k_scales(blocks),),
@@ -55,13 +64,14 @@ _ROUNDED: dict[Encoding, Callable[[NDArray[np.uint8]], tuple[Floats, ...]]] = {
 _PACKED_BYTES = {
     Encoding.Q5_0: 34,
     Encoding.Q5_1: 36,
+    Encoding.Q2_K: 24,
     Encoding.Q4_K: 20,
     Encoding.Q5_K: 36,
     Encoding.Q6_K: 36,
     Encoding.IQ4_XS: 18,
     Encoding.MXFP4: 18,
 }
-"""Bytes that the kernels take for 32 values, where it is not what is stored: 5 and 6 bits become 8."""
+"""Bytes that the kernels take for 32 values, where it is not what is stored: 2 bits become 4, 5 and 6 8."""
 
 _MXFP4_NIBBLES = np.zeros(25, np.uint8)
 _MXFP4_NIBBLES[MXFP4_TABLE.astype(np.int16)[::-1] + 12] = np.arange(16, dtype=np.uint8)[::-1]
@@ -165,6 +175,13 @@ def _pack_mxfp4(groups: Groups) -> NDArray[np.uint8]:
     return np.concatenate([exponents.astype(np.uint8).reshape(-1, 1), _nibble_pairs(nibbles)], axis=1)
 
 
+def _pack_floats4(groups: Groups, table: Floats, steps: int) -> NDArray[np.uint8] | None:
+    """Codes are values of `table`, which integers of so many steps stand for; a zero loses its sign."""
+    order = np.argsort(table, kind="stable")
+    nibbles = order.astype(np.uint8)[np.searchsorted(table, groups.codes, sorter=order)]
+    return _records(groups, [groups.scales / np.float32(steps)], _nibble_pairs(nibbles))
+
+
 def _pack_f8(groups: Groups) -> NDArray[np.uint8] | None:
     """Exact; the kernels have no NaN."""
     if np.isnan(groups.codes).any():
@@ -191,6 +208,8 @@ _PACK = {
     Encoding.U8_1: _pack_u8_1,
     Encoding.F8_E4M3: _pack_f8,
     Encoding.MXFP4: _pack_mxfp4,
+    Encoding.NF4: lambda groups: _pack_floats4(groups, NF4_FLOATS, NF4_STEPS),
+    Encoding.FP4: lambda groups: _pack_floats4(groups, FP4_FLOATS, FP4_STEPS),
     Encoding.F16: _pack_f16,
 }
 

@@ -23,8 +23,8 @@ class Encoding(Enum):
     """How the values of a tensor are stored: (name, values stored together, bytes that they take).
 
     Those after BF16 are llama.cpp's, along a row; `block_quants`, `k_quants` and `codebook_quants` say what
-    their bytes mean. Two are octavo's own: U8_1 is Q4_1 with whole bytes as codes, F8_E4M3 E4M3 floats with
-    a float32 scale.
+    their bytes mean. Four are octavo's own: U8_1 is Q4_1 with whole bytes as codes, F8_E4M3 E4M3 floats with
+    a float32 scale, NF4 and FP4 are IQ4_NL with tables of their own.
     """
 
     F32 = ("F32", 1, 4)
@@ -46,6 +46,8 @@ class Encoding(Enum):
     IQ4_NL = ("IQ4_NL", 32, 18)
     IQ4_XS = ("IQ4_XS", 256, 136)
     MXFP4 = ("MXFP4", 32, 17)
+    NF4 = ("NF4", 32, 18)
+    FP4 = ("FP4", 32, 18)
 
     group_size: int
     group_bytes: int
@@ -80,6 +82,8 @@ _DECODERS: dict[Encoding, Callable[[NDArray[np.uint8]], Groups]] = {
     Encoding.IQ4_NL: codebook_quants.iq4_nl,
     Encoding.IQ4_XS: codebook_quants.iq4_xs,
     Encoding.MXFP4: codebook_quants.mxfp4,
+    Encoding.NF4: codebook_quants.nf4,
+    Encoding.FP4: codebook_quants.fp4,
 }
 
 

@@ -21,7 +21,7 @@ from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_file import PackedWeight
 
 PANEL_ROWS = 16
-LAYOUT = 3
+LAYOUT = 4
 """Part of the cache's key: to be raised when packed bytes change their meaning, or raw ones their packing."""
 
 _CHUNK_BYTES = 256 << 20

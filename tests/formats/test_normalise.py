@@ -7,7 +7,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from support.k_quant_writer import quantise
 
-from octavo.formats.codebook_quants import MXFP4_TABLE
+from octavo.formats.codebook_quants import FP4_FLOATS, FP4_STEPS, MXFP4_TABLE, NF4_FLOATS, NF4_STEPS
 from octavo.formats.groups import Groups
 from octavo.formats.normalise import RUNS, normalise, runs_as
 from octavo.formats.raw_array import E4M3
@@ -16,7 +16,6 @@ from octavo.formats.weight import QuantisedWeight
 
 EXACT = {"Q3_K": "Q8_0"}
 ROUNDED_SCALES = {"Q8_K": "Q8_0"}
-ROUNDED_VALUES = {"Q2_K": "F16"}
 ROUNDING = 2**-11
 SMALL = 2**-25
 """What rounding a number costs that is subnormal in float16, beside larger ones."""
@@ -41,7 +40,7 @@ def stored(kind: str, scale: float = 1.0) -> Tensor:
 def test_every_encoding_is_covered():
     assert SHAPE[0] * SHAPE[1] > 2 * CHUNK_VALUES
     changed = {each.value for each in Encoding if each not in RUNS}
-    assert changed == EXACT.keys() | ROUNDED_SCALES.keys() | ROUNDED_VALUES.keys()
+    assert changed == EXACT.keys() | ROUNDED_SCALES.keys()
 
 
 @pytest.mark.parametrize("encoding", sorted(RUNS, key=lambda each: each.value))
@@ -78,17 +77,10 @@ def _terms(groups: Groups) -> np.ndarray:
     return terms.reshape(len(terms), -1)
 
 
-@pytest.mark.parametrize("kind", ROUNDED_VALUES)
-def test_rounded_values(kind):
-    tensor = stored(kind)
-    normalised = normalise(tensor)
-    assert normalised.encoding is runs_as(tensor) is Encoding.F16
-    assert np.array_equal(normalised.to_float32(), tensor.to_float32().astype(np.float16).astype(np.float32))
-
-
 @pytest.mark.parametrize(("kind", "scale", "expected"), [
     ("Q8_K", 1e8, "F32"), ("Q8_K", 1e4, "Q8_0"), ("Q8_K", 1e-3, "F16"), ("Q8_K", 1e-9, "F32"),
     ("MXFP4", 1e6, "F32"), ("MXFP4", 1, "MXFP4"), ("MXFP4", 1e-9, "F32"),
+    ("Q2_K", 1e5, "F32"), ("Q2_K", 1e-5, "Q2_K"),
     ("Q4_K", 1e5, "F32"), ("Q4_K", 1e-5, "Q4_K"), ("Q5_K", 1e5, "F32"), ("Q5_K", 1e-5, "Q5_K"),
     ("Q6_K", 1e6, "F32"), ("Q6_K", 1e-4, "Q6_K"), ("IQ4_XS", 1e7, "F32"), ("IQ4_XS", 1e-4, "IQ4_XS"),
 ])  # fmt: skip
@@ -110,6 +102,23 @@ def test_mxfp4_of_another_layout():
     )
     assert normalise(weight).encoding is Encoding.MXFP4
     assert np.array_equal(normalise(weight).to_float32(), weight.to_float32())
+
+
+@pytest.mark.parametrize(("encoding", "table", "steps"), [
+    (Encoding.NF4, NF4_FLOATS, NF4_STEPS), (Encoding.FP4, FP4_FLOATS, FP4_STEPS),
+])  # fmt: skip
+def test_tables_of_floats(encoding, table, steps):
+    """Every value becomes the nearest of so many steps, or the code's, times a scale of 11 bits."""
+    rng = np.random.default_rng(5)
+    codes = rng.permutation(np.tile(table, 20 * 4 * 4)).reshape(20, 4, 64)
+    scales = rng.uniform(0.01, 3, (20, 4)).astype(np.float32)
+    weight = QuantisedWeight((20, 256), "test", encoding, 0, lambda rows: Groups(codes[rows], scales[rows]))
+    normalised = normalise(weight)
+    assert normalised.encoding is encoding
+    sizes = np.repeat(scales, 64, axis=1)
+    exact = np.rint(weight.to_float32() / sizes * steps) * sizes / steps
+    np.testing.assert_allclose(normalised.to_float32(), exact, rtol=2**-10)
+    assert np.abs(normalised.to_float32() - weight.to_float32()).max() < np.abs(scales).max() / 250
 
 
 def test_float8():

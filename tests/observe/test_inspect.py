@@ -90,7 +90,7 @@ def test_text_and_json_say_the_same(
     found = inspect(capsys, str(tmp_path / "m.gguf"))
     assert main(["inspect", str(tmp_path / "m.gguf")]) == 0
     text = capsys.readouterr().out
-    assert "layers 0-1    7 x Q2_K, runs as F16" in text
+    assert "layers 0-1    7 x Q2_K" in text
     assert f"{found['parameters']:,}" in text
     assert found["kv_bytes_per_token"] == 2 * 2 * 2 * 64 * 2  # K and V, layers, KV heads, head dim, float16
     assert "512 bytes a token" not in text

@@ -49,9 +49,9 @@ def random_tensor(rng: np.random.Generator, encoding: Encoding, n: int, k: int) 
             elif encoding is Encoding.MXFP4:
                 groups[:, 0] = rng.integers(120, 128, blocks)
             else:
-                halves = 2 if encoding in MINIMUMS | {Encoding.Q4_K, Encoding.Q5_K} else 1
+                halves = 2 if encoding in MINIMUMS | {Encoding.Q2_K, Encoding.Q4_K, Encoding.Q5_K} else 1
                 scales = rng.uniform(-0.1, 0.1, (blocks, halves)).astype(np.float16).view(np.uint8)
-                start = 208 if encoding is Encoding.Q6_K else 0
+                start = {Encoding.Q6_K: 208, Encoding.Q2_K: 80}.get(encoding, 0)
                 groups[:, start : start + 2 * halves] = scales
             data = groups.reshape(-1)
     return Tensor((n, k), encoding, data)

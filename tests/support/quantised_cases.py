@@ -119,14 +119,14 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
         "F8_E4M3",
         "FP8 E4M3, a scale a row",
     ),
-    "nf4": (BITSANDBYTES, lambda: write.bitsandbytes("nf4"), "F16", "NF4, groups of 64"),
+    "nf4": (BITSANDBYTES, lambda: write.bitsandbytes("nf4"), "NF4", "NF4, groups of 64"),
     "nf4-plain": (
         BITSANDBYTES,
         lambda: write.bitsandbytes("nf4", nested=False, size=128),
-        "F16",
+        "NF4",
         "NF4, groups of 128",
     ),
-    "fp4": (BITSANDBYTES, lambda: write.bitsandbytes("fp4"), "F16", "FP4, groups of 64"),
+    "fp4": (BITSANDBYTES, lambda: write.bitsandbytes("fp4"), "FP4", "FP4, groups of 64"),
     "mxfp4": ({"quant_method": "mxfp4"}, lambda: write.mxfp4, "MXFP4", "MXFP4"),
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from octavo.formats.codebook_quants import FP4_FLOATS, NF4_FLOATS
 from octavo.formats.groups import Floats, Groups
 from octavo.formats.quantised.integer_codes import describe_groups
 from octavo.formats.quantised.method import Method, Parts
@@ -20,6 +21,8 @@ from octavo.formats.weight import QuantisedWeight
 from octavo.model.fields import Fields
 
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
+
+_TABLES = {Encoding.NF4: NF4_FLOATS, Encoding.FP4: FP4_FLOATS}
 
 
 def _check(settings: Fields) -> None:
@@ -76,7 +79,10 @@ def _read_4_bit(parts: Parts) -> QuantisedWeight:
         return Groups(table[codes].reshape(*scales.shape, -1), scales)
 
     form = f"{kind.upper()}, {describe_groups(size, cols)}"
-    return QuantisedWeight((rows, cols), form, Encoding.F16, parts.stored_bytes, read)
+    runs_as = Encoding.F16
+    if cols % size == 0 and size % 32 == 0:
+        runs_as = next((each for each, own in _TABLES.items() if np.array_equal(table, own)), runs_as)
+    return QuantisedWeight((rows, cols), form, runs_as, parts.stored_bytes, read)
 
 
 def _absmax(parts: Parts, settings: Fields) -> Floats:
