@@ -15,7 +15,6 @@ from octavo.formats.normalise import normalise
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight
 
-
 STEPS_OF_TABLES = {"NF4": 1 / 260, "FP4": 1 / 310}
 """What rounding the values of a table to integers moves them by, in parts of the largest."""
 
