@@ -55,6 +55,11 @@ class ReferenceExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Make a KV cache of `num_blocks` blocks."""
         spec = self._kv_spec
+        self.planes = {
+            layer: (group, plane)
+            for group, layers in enumerate(spec.layers_by_group)
+            for plane, layer in enumerate(layers)
+        }
         vector = kv_items.vector_bytes(spec.dtype, spec.head_dim)
         shape = (spec.planes, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
         self.keys = np.zeros(shape, np.uint8)
