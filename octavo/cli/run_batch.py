@@ -28,6 +28,8 @@ _SERVER_ONLY = (
     "shutdown_timeout",
     "h11_max_incomplete_event_size",
     "h11_max_header_count",
+    "request_read_timeout",
+    "timeout_keep_alive",
     "max_stored_responses",
     "max_waiting",
     "enable_force_include_usage",

@@ -77,6 +77,16 @@ class ServerConfig:
         "Limits",
         low=1,
     )
+    request_read_timeout: float = setting(
+        60.0,
+        "How long a request, headers and body, may take to arrive; then it is answered with 408.",
+        "Limits",
+        unit="seconds",
+        low=0.01,
+    )
+    timeout_keep_alive: int = setting(
+        5, "How long a connection may be idle between two requests.", "Limits", unit="seconds", low=0
+    )
     request_timeout: float | None = setting(
         None,
         "Longest that a request may take; its `timeout` field can ask for less. One that has no token by "

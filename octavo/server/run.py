@@ -17,6 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 from octavo.observe.logs import log_as_json
 from octavo.server.config import ServerConfig
 from octavo.server.drain import Drain
+from octavo.server.http_protocol import timed_protocol
 from octavo.server.serving import Serving
 
 _log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
     settings = uvicorn.Config(
         app,
         # The other parser that uvicorn knows sets no bound on the headers of a request.
-        http="h11",
+        http=timed_protocol(config.request_read_timeout),
+        timeout_keep_alive=config.timeout_keep_alive,
         h11_max_incomplete_event_size=config.h11_max_incomplete_event_size,
         log_config=None if config.log_format == "json" else text_logging(),
         log_level=config.uvicorn_log_level,
