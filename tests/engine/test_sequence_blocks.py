@@ -309,11 +309,38 @@ def first_blocks(rig: Rig, count: int) -> list[int]:
     return [rig.cache.find(digest) for digest in HASHER.chain(HASHER.root(""), list(range(16 * count)))]
 
 
-def test_a_hit_within_a_window_is_exact_to_the_token():
+@pytest.mark.parametrize("windows", [(21,), (0, 21), (0, 40, 17)])
+def test_a_hit_within_a_window_is_exact_to_the_token(windows: tuple[int, ...]):
     for common in range(60):
-        rig = Rig(windows=(21,))
+        rig = Rig(num_blocks=NUM_BLOCKS * len(windows), windows=windows)
         rig.run(make_sequence(0, list(range(60))))
         assert rig.run(make_sequence(1, [*range(common), 999, 998])) == common
+
+
+def test_a_prefix_is_as_long_as_its_groups_have_all_that_the_next_token_sees():
+    """One group that sees all, one that sees 32 tokens before its own: two blocks, or three."""
+    base = list(range(72))
+    digests = HASHER.chain(HASHER.root(""), base)
+
+    def hit(*forgotten: tuple[int, int]) -> int:
+        rig = Rig(num_blocks=20, windows=(0, 33))
+        rig.run(make_sequence(0, base))
+        for index, group in forgotten:
+            rig.cache._forget(rig.cache.blocks[group_digest(digests[index], group)])
+        again = make_sequence(1, [*base[:70], 999])
+        cached = rig.blocks.num_cached(again)
+        assert rig.run(again) == cached
+        rig.check_cache()
+        return cached
+
+    assert hit() == 70
+    assert hit((0, 1), (1, 1)) == 70  # Out of the window of token 70.
+    assert hit((2, 1)) == 32  # Token 64 sees token 32; token 47 sees token 15.
+    assert hit((3, 1)) == 48
+    assert hit((2, 1), (1, 1)) == 16
+    assert hit((2, 0)) == 32
+    assert hit((0, 0)) == 0
+    assert hit((3, 1), (1, 0)) == 16
 
 
 def test_a_hit_is_exact_to_the_token():

@@ -1,0 +1,113 @@
+"""What a long sequence holds of the KV cache when some layers have a window, and with all blocks kept.
+
+Run from the repository: `python benchmarks/kv_groups.py [--tokens 32768] [--budget 2048]`. The real
+scheduler, without a model, computes a prompt in steps of `--budget` tokens and then decodes, once with the
+layers of a model in KV groups and once in one group, which keeps every block. Beside what is held while it
+decodes stands the least that could be: the keys and values that each layer's next query sees. Layers and heads
+are those of published configurations, whether octavo has that family or not; the cache is in float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from octavo.engine.block_pool import BlockPool
+from octavo.engine.kv_groups import KVGroup, kv_groups, most_blocks
+from octavo.engine.messages import AddRequest
+from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.sequence import Sequence
+from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec
+from octavo.sampling.state import SamplingState
+from octavo.sampling_params import SamplingParams
+
+VOCAB = 8
+DECODES = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the KV cache of a model depends on."""
+
+    name: str
+    windows: tuple[int, ...]
+    num_kv_heads: int
+    head_dim: int
+
+    def kv_cache(self, groups: tuple[KVGroup, ...]) -> KVCacheSpec:
+        """Its KV cache in these groups."""
+        layers = tuple(group.layers for group in groups)
+        return KVCacheSpec(len(self.windows), self.num_kv_heads, self.head_dim, "float16", layers)
+
+
+MODELS = [
+    Model("Gemma 2 9B", (4096, 0) * 21, 8, 256),
+    Model("Gemma 3 4B", tuple(0 if layer % 6 == 5 else 1024 for layer in range(34)), 4, 256),
+    Model("gpt-oss 20B", (128, 0) * 12, 8, 64),
+    Model("Qwen2 7B, max_window_layers 14", (0,) * 14 + (4096,) * 14, 4, 128),
+]
+
+
+@dataclass(frozen=True)
+class Held:
+    """MiB at most while the prompt is computed, and after that."""
+
+    prefill: float
+    decode: float
+
+
+def held(model: Model, groups: tuple[KVGroup, ...], num_tokens: int, budget: int) -> Held:
+    """What a sequence of that many tokens holds."""
+    settings = SchedulerSettings(1, budget, 1, kv_groups=groups)
+    pool = BlockPool(most_blocks(groups, num_tokens, budget))
+    scheduler = Scheduler(settings, pool, None)
+    params = SamplingParams(temperature=0.0, max_tokens=DECODES, ignore_eos=True)
+    request = AddRequest("0", [1] * (num_tokens - DECODES), params, [], 0.0)
+    sampling = SamplingState(params, request.prompt_token_ids, [], [], VOCAB)
+    sequence = Sequence(request, 0, num_tokens, sampling)
+    scheduler.add(sequence)
+    most_prefill = decode = 0
+    while not sequence.finish_reason():
+        step = scheduler.schedule()
+        blocks = pool.num_blocks - pool.num_free
+        if step.num_decodes:
+            decode = blocks
+        else:
+            most_prefill = max(most_prefill, blocks)
+        scheduler.update(step)
+        if sequence.num_computed_tokens == len(sequence.token_ids):
+            sequence.token_ids.append(0)
+    mebibytes = model.kv_cache(groups).block_bytes / (1 << 20)
+    return Held(most_prefill * mebibytes, decode * mebibytes)
+
+
+def least(model: Model, num_tokens: int) -> float:
+    """MiB of what the next query of each layer sees."""
+    layer = KVCacheSpec(1, model.num_kv_heads, model.head_dim, "float16").block_bytes / BLOCK_SIZE
+    return sum(min(window or num_tokens, num_tokens) for window in model.windows) * layer / (1 << 20)
+
+
+def main() -> None:
+    """Print a row a model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=32_768)
+    parser.add_argument("--budget", type=int, default=2048)
+    args = parser.parse_args()
+    print(f"MiB held by a sequence of {args.tokens} tokens, computed {args.budget} at a time")
+    print(f"{'':32}{'groups':>10}{'all kept':>10}{'prefill':>10}{'decode':>10}{'least':>10}{'saved':>8}")
+    for model in MODELS:
+        groups = kv_groups(model.windows, args.tokens)
+        whole = (KVGroup(0, tuple(range(len(model.windows)))),)
+        before = held(model, whole, args.tokens, args.budget)
+        after = held(model, groups, args.tokens, args.budget)
+        planes = max(len(group.layers) for group in groups)
+        print(
+            f"{model.name:32}{f'{len(groups)} x {planes}':>10}{before.decode:10.1f}{after.prefill:10.1f}"
+            f"{after.decode:10.1f}{least(model, args.tokens):10.1f}{1 - after.decode / before.decode:8.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
