@@ -4,7 +4,7 @@ Run from the repository: `python benchmarks/kv_groups.py [--tokens 32768] [--bud
 scheduler, without a model, computes a prompt in steps of `--budget` tokens and then decodes, once with the
 layers of a model in KV groups and once in one group, which keeps every block. Beside what is held while it
 decodes stands the least that could be: the keys and values that each layer's next query sees. Layers
-and heads are those of published configurations, whether octavo has that family or not; the cache is in float16.
+and heads are those of published configurations, also of families that octavo lacks; the cache is in float16.
 """
 
 from __future__ import annotations
