@@ -25,6 +25,7 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
+from octavo.engine.suspects import TrialTurns
 from octavo.request import RequestBuilder
 
 
@@ -50,20 +51,38 @@ class EngineGone(msgspec.Struct, tag="engine_gone", array_like=True):
     error: str
 
 
-EngineNews = EngineUp | EngineDown | EngineGone
+class TrialTurn(msgspec.Struct, tag="trial_turn", array_like=True):
+    """This process may now run the requests that may be what kills the engine, one at a time."""
+
+
+EngineNews = EngineUp | EngineDown | EngineGone | TrialTurn
 
 
 class SharedEngine(AsyncEngine):
     """The owner's; it sees the steps of all clients' requests, without log probabilities."""
 
     on_news: Callable[[EngineNews], None] | None = None
-    """Told what becomes of the engine."""
+    """Told what becomes of the engine, for all its users."""
+    on_turn: Callable[[str, TrialTurn], None] | None = None
+    """Told whose turn it is, for that user."""
     news: EngineNews | None = None
     """The latest."""
+    _turns: TrialTurns | None = None
+
+    def want_turn(self, name: str, *, wanted: bool) -> None:
+        """That user has suspects, or has no more of them."""
+        if self._turns is None:
+            self._turns = TrialTurns(self._grant)
+        (self._turns.ask if wanted else self._turns.give_back)(name)
+
+    def _grant(self, name: str) -> None:
+        if self.on_turn is not None:
+            self.on_turn(name, TrialTurn())
 
     def forget(self, name: str) -> None:
         """The client of that name is gone: its requests end."""
         self._send([ForgetClient(name)])
+        self.want_turn(name, wanted=False)
 
     @staticmethod
     def _new_client(config: EngineConfig, command: Sequence[str]) -> EngineClient:
@@ -80,6 +99,8 @@ class SharedEngine(AsyncEngine):
 
     def _lose(self, reason: str, crashed: bool) -> None:
         super()._lose(reason, crashed)
+        if self._turns is not None:
+            self._turns.clear()
         self._tell_clients(EngineDown(reason, crashed))
 
     def _end(self, error: str) -> None:
@@ -93,12 +114,18 @@ class SharedEngine(AsyncEngine):
 
 
 class AttachedEngine(AsyncEngine):
-    """A user's; `tell` lets it know what becomes of the engine."""
+    """A user's; `tell` lets it know what becomes of the engine.
+
+    `want_turn` is called with whether it has suspects, for its owner to say when they may run.
+    """
+
+    want_turn: Callable[[bool], None]
 
     def __init__(self, config: EngineConfig, requests: RequestBuilder, name: str) -> None:
         """`name` is this process's alone."""
         super().__init__(config, requests, source=f"{name}-")
         self._name = name
+        self._has_asked = self._has_turn = False
         self._settled = asyncio.Event()
 
     @classmethod
@@ -122,12 +149,27 @@ class AttachedEngine(AsyncEngine):
                 self._take_over(AttachedClient(news, self._name), news.ready)
             case EngineDown(reason, crashed):
                 self._leave()
+                self._has_asked = self._has_turn = False
                 self._lose(reason, crashed)
+                return
+            case TrialTurn():
+                self._has_turn = self._has_asked
+                self._try_next_suspect()
                 return
             case EngineGone(error):
                 self._leave()
                 self._end(error)
         self._settled.set()
+
+    def _try_next_suspect(self) -> None:
+        """Run it only when no other process runs one of its own."""
+        if self._has_turn:
+            super()._try_next_suspect()
+        pending = self._suspects.pending
+        if pending != self._has_asked:
+            self._has_asked = pending
+            self._has_turn = self._has_turn and pending
+            self.want_turn(pending)
 
     def _leave(self) -> None:
         if isinstance(self._client, AttachedClient):

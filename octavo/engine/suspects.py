@@ -7,7 +7,7 @@ was in the batch is not enough to tell, so innocent requests would die with it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from octavo.engine.output_processor import RequestState
 
@@ -50,6 +50,43 @@ class Suspects:
                 return state
         return None
 
+    @property
+    def pending(self) -> bool:
+        """Whether one is on trial or waits for it."""
+        return bool(self._waiting) or not self._cleared()
+
     def _cleared(self) -> bool:
         state = self._on_trial
         return state is None or state.finished or state.num_crashes == 0
+
+
+class TrialTurns:
+    """Which of several processes that share an engine may run its suspects: two at once would tell nothing.
+
+    They are served in the order in which they ask; a new engine begins with none.
+    """
+
+    def __init__(self, grant: Callable[[str], None]) -> None:
+        """`grant` tells a process of that name that it is its turn."""
+        self._grant = grant
+        self._names: deque[str] = deque()
+        """The first one has its turn."""
+
+    def ask(self, name: str) -> None:
+        """A process has suspects."""
+        if name not in self._names:
+            self._names.append(name)
+            if len(self._names) == 1:
+                self._grant(name)
+
+    def give_back(self, name: str) -> None:
+        """A process has no more of them, or is gone."""
+        if name in self._names:
+            had_turn = self._names[0] == name
+            self._names.remove(name)
+            if had_turn and self._names:
+                self._grant(self._names[0])
+
+    def clear(self) -> None:
+        """The engine died: who still has suspects asks again."""
+        self._names.clear()

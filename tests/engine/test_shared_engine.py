@@ -7,8 +7,9 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
-from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer, command, fake_tokens
+from support.fake_engine import CRASH_PROMPT, EOS, VOCAB_SIZE, byte_tokenizer, command, fake_tokens
 
 from octavo.config import EngineConfig
 from octavo.engine.async_engine import EngineDeadError
@@ -26,10 +27,15 @@ def requests() -> RequestBuilder:
     )
 
 
+def want_turn(owner: SharedEngine, name: str, wanted: bool) -> None:
+    asyncio.get_running_loop().call_soon(lambda: owner.want_turn(name, wanted=wanted))
+
+
 @asynccontextmanager
 async def running(
     num_users: int, *arguments: str
 ) -> AsyncIterator[tuple[SharedEngine, list[AttachedEngine]]]:
+    loop = asyncio.get_running_loop()
     owner = SharedEngine(CONFIG, requests(), command(*arguments))
     users = [AttachedEngine(CONFIG, requests(), f"user{index}") for index in range(num_users)]
 
@@ -38,6 +44,10 @@ async def running(
             user.tell(news)
 
     owner.on_news = tell
+    by_name = {f"user{index}": user for index, user in enumerate(users)}
+    owner.on_turn = lambda name, turn: loop.call_soon(by_name[name].tell, turn)
+    for name, user in by_name.items():
+        user.want_turn = partial(want_turn, owner, name)
     await owner.launch()
     try:
         for user in users:
@@ -118,6 +128,26 @@ def test_a_user_that_is_gone_leaves_nothing_in_the_engine() -> None:
             for task in (lost, late):
                 task.cancel()
             await asyncio.gather(lost, late, return_exceptions=True)
+
+    run(test)
+
+
+def test_one_request_that_kills_the_engine_takes_none_of_another_user_along() -> None:
+    async def test() -> None:
+        async with running(3, "0.01") as (owner, users):
+            tasks = [
+                asyncio.create_task(collect(user, str(index), 60, [index, which]))
+                for which, user in enumerate(users)
+                for index in range(3)
+            ]
+            await asyncio.sleep(0)
+            killers = [asyncio.create_task(collect(user, "killer", 60, CRASH_PROMPT)) for user in users[:2]]
+            for found in await asyncio.gather(*killers, return_exceptions=True):
+                assert isinstance(found, EngineDeadError)
+                assert "each time that it ran this request" in str(found)
+            expected = [fake_tokens([index, which], 5, 60) for which in range(3) for index in range(3)]
+            assert await asyncio.gather(*tasks) == expected
+            assert owner.healthy
 
     run(test)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from octavo.config import EngineConfig
-from octavo.engine.shared_engine import EngineDown, EngineGone, EngineUp
+from octavo.engine.shared_engine import EngineDown, EngineGone, EngineUp, TrialTurn
 from octavo.server.config import ServerConfig
 
 
@@ -35,6 +35,12 @@ class Join(msgspec.Struct, tag="join", array_like=True):
 
 class Serving(msgspec.Struct, tag="serving", array_like=True):
     """It accepts connections."""
+
+
+class WantTurn(msgspec.Struct, tag="want_turn", array_like=True):
+    """It has requests that may be what kills the engine, or has no more of them: see `TrialTurns`."""
+
+    wanted: bool
 
 
 class Record(msgspec.Struct, array_like=True):
@@ -145,5 +151,5 @@ class Event(msgspec.Struct, tag="event", array_like=True):
     full: bool = False
 
 
-ToParent = Join | Serving | Report | Watch | Unwatch | WaitsNoLonger | Ask
-FromParent = EngineUp | EngineDown | EngineGone | Answer | Event
+ToParent = Join | Serving | WantTurn | Report | Watch | Unwatch | WaitsNoLonger | Ask
+FromParent = EngineUp | EngineDown | EngineGone | TrialTurn | Answer | Event

@@ -21,7 +21,7 @@ from octavo.engine.loop_socket import LoopSocket, SocketFolder
 from octavo.engine.shared_engine import EngineNews, SharedEngine
 from octavo.engine.supervisor import RestartBudget, child_environment
 from octavo.server.config import ServerConfig
-from octavo.server.processes.messages import ApiProcessOptions, FromParent, Join, Serving, ToParent
+from octavo.server.processes.messages import ApiProcessOptions, FromParent, Join, Serving, ToParent, WantTurn
 
 API_COMMAND = (sys.executable, "-P", "-m", "octavo.server.processes.process")
 _EXTRA_SECONDS = 10.0
@@ -89,7 +89,7 @@ class Parent:
             self._state = SharedState(
                 engine, self._server_config, self._server_config.model_names(model), self._send
             )
-            engine.on_news = self._tell_all
+            engine.on_news, engine.on_turn = self._tell_all, self._send
             assert engine.news is not None
             self._tell_all(engine.news)
             logging_stats = asyncio.create_task(self._state.observed.log())
@@ -194,6 +194,9 @@ class Parent:
                 self._serving.add(name)
                 if len(self._serving) == self._server_config.api_server_count:
                     self._all_serve.set()
+            case WantTurn(wanted):
+                assert self._engine is not None
+                self._engine.want_turn(name, wanted=wanted)
             case _:
                 assert self._state is not None  # they answer requests only once there is an engine
                 self._state.take(name, message)

@@ -15,7 +15,7 @@ from octavo.engine.lifeline import leave_with_parent, read_line
 from octavo.engine.shared_engine import AttachedEngine
 from octavo.server.app import create_app
 from octavo.server.processes.link import Link
-from octavo.server.processes.messages import ApiProcessOptions, Serving
+from octavo.server.processes.messages import ApiProcessOptions, Serving, WantTurn
 from octavo.server.run import make_server
 
 
@@ -24,6 +24,7 @@ async def serve(options: ApiProcessOptions) -> None:
     loop = asyncio.get_running_loop()
     engine = await asyncio.to_thread(AttachedEngine.read, options.config, options.name)
     link = Link(options.address, options.name, engine.tell)
+    engine.want_turn = lambda wanted: link.send(WantTurn(wanted))
     try:
         if not await engine.settled():
             return  # the parent says why
