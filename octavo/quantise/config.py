@@ -61,9 +61,10 @@ class QuantiseConfig:
             )
         if self.zero_points and self.format != "int4":
             raise ValueError(f"zero_points (--zero-points) are for int4, not for {self.format}")
-        if self.method != "rtn" and self.format not in INTEGER_FORMATS:
+        allowed = (*INTEGER_FORMATS, "fp8") if self.method == "gptq" else INTEGER_FORMATS
+        if self.method != "rtn" and self.format not in allowed:
             raise ValueError(
-                f"method (--method) {self.method} is for {', '.join(INTEGER_FORMATS)}, not for {self.format}"
+                f"method (--method) {self.method} is for {', '.join(allowed)}, not for {self.format}"
             )
         if self.calibration is not None and self.method == "rtn":
             raise ValueError("calibration (--calibration) is for --method awq and gptq; rtn uses no text")

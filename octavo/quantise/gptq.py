@@ -112,8 +112,7 @@ def _round_columns(
         errors = np.empty((last - first, rest.shape[1]), np.float32)
         for i in range(first, last):
             group = group_of[i]
-            code = np.rint((rest[i] - offsets[:, group]) * inverses[:, group])
-            np.clip(code, scheme.low, scheme.high, out=code)
+            code = scheme.nearest((rest[i] - offsets[:, group]) * inverses[:, group])
             codes[i] = code
             missed = rest[i] - (code * scales[:, group] + offsets[:, group])
             errors[i - first] = missed / root[i, i]

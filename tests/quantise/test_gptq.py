@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from octavo.quantise.config import QuantiseConfig
+from octavo.quantise.forms import Float8
 from octavo.quantise.gptq import DAMPING, gptq
 from octavo.quantise.scheme import scheme_of
 
@@ -14,7 +16,12 @@ SCHEMES = {
     "int4-zeros": scheme_of(QuantiseConfig(format="int4", zero_points=True)),
     "int8": scheme_of(QuantiseConfig(format="int8")),
     "q4_1": scheme_of(QuantiseConfig(format="gguf-q4_1")),
+    "fp8": scheme_of(QuantiseConfig(format="fp8")),
 }
+
+
+E4M3_NUMBERS = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).double().numpy()
+E4M3_NUMBERS = E4M3_NUMBERS[np.isfinite(E4M3_NUMBERS)]
 
 
 def correlated_inputs(tokens, cols):
@@ -33,7 +40,7 @@ def least_squares(weight, inputs, scheme):
     order = np.argsort(-np.diag(hessian), kind="stable")
     hessian += np.eye(len(hessian)) * DAMPING * np.diag(hessian).mean()
     start = scheme.round(weight, np.square(inputs).mean(axis=0))
-    step = np.repeat(start.scales, 32, axis=1)
+    step = np.repeat(start.scales, start.codes.shape[2], axis=1)
     offset = np.zeros_like(step)
     if start.zeros is not None:
         offset = -step * np.repeat(start.zeros, 32, axis=1)
@@ -41,9 +48,11 @@ def least_squares(weight, inputs, scheme):
         offset = np.repeat(start.minimums, 32, axis=1)
     current = weight.astype(np.float64)
     for i, column in enumerate(order):
-        codes = np.clip(
-            np.rint((current[:, column] - offset[:, column]) / step[:, column]), scheme.low, scheme.high
-        )
+        codes = (current[:, column] - offset[:, column]) / step[:, column]
+        if isinstance(scheme.form, Float8):
+            codes = E4M3_NUMBERS[np.abs(codes[:, None] - E4M3_NUMBERS).argmin(axis=1)]
+        else:
+            codes = np.clip(np.rint(codes), scheme.low, scheme.high)
         rounded = codes * step[:, column] + offset[:, column]
         missed = rounded - current[:, column]
         current[:, column] = rounded

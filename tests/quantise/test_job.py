@@ -194,6 +194,7 @@ def test_calibration_is_better_than_none(method, form, original, tmp_path):
 
 @pytest.mark.parametrize("settings", [
     {"format": "int4"}, {"format": "int4", "method": "awq"}, {"format": "gguf-q4_1", "method": "gptq"},
+    {"format": "fp8", "method": "gptq"},
 ])  # fmt: skip
 def test_goes_on_where_it_was_stopped(settings, original, tmp_path):
     path, _ = original
@@ -271,7 +272,8 @@ def test_shards(original, tmp_path, monkeypatch):
         ),
         ({"group_size": 33}, "got 33"),
         ({"format": "int8", "zero_points": True}, "zero_points (--zero-points) are for int4"),
-        ({"format": "fp8", "method": "gptq"}, "method (--method) gptq is for int8, int4"),
+        ({"format": "fp8", "method": "awq"}, "method (--method) awq is for int8, int4"),
+        ({"format": "f16", "method": "gptq"}, "method (--method) gptq is for int8, int4"),
         ({"calibration": "text.txt"}, "is for --method awq and gptq"),
         ({"method": "awq", "calibration": "nowhere.txt"}, "nowhere.txt: cannot read: No such file"),
         ({"model": "nowhere"}, "'nowhere' is not there"),
