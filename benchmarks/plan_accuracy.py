@@ -46,7 +46,7 @@ class Figure:
 @contextmanager
 def server(flags: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`octavo serve` on a free port, until the block ends; gives its address and its process."""
-    command = [sys.executable, "-m", "octavo", "serve", *shlex.split(flags), "--host", "127.0.0.1"]
+    command = [sys.executable, "-P", "-m", "octavo", "serve", *shlex.split(flags), "--host", "127.0.0.1"]
     command += ["--port", "0", "--disable-log-requests", "--log-stats-interval", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

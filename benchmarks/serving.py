@@ -140,7 +140,7 @@ def main() -> None:
     slot = 64 + args.output_tokens + 2 * (args.prompt_words + args.shared_words)
     servers = {
         "octavo": [
-            *(sys.executable, "-m", "octavo", "serve", args.model, "--port", "8141"),
+            *(sys.executable, "-P", "-m", "octavo", "serve", args.model, "--port", "8141"),
             *("--served-model-name", "model", "--threads", str(args.threads)),
         ],
         "llama.cpp": [

@@ -160,7 +160,7 @@ def _server(config: EngineConfig, num_blocks: int) -> Iterator[str]:
     # Short sequences have a block for the same tokens in every group.
     num_groups = len(kv_groups(read_spec(model).windows, num_blocks * config.block_size))
     command = [
-        *(sys.executable, "-m", "octavo", "serve", str(model)),
+        *(sys.executable, "-P", "-m", "octavo", "serve", str(model)),
         *("--host", "127.0.0.1", "--port", "0"),
         *("--num-gpu-blocks-override", str(max(2, num_blocks * num_groups))),
         *("--max-num-seqs", str(config.max_num_seqs), "--max-model-len", str(num_blocks * config.block_size)),

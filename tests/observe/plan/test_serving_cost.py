@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+import octavo
 from octavo.bench.load.outcome import Outcome
 from octavo.config import EngineConfig
 from octavo.observe.plan.serving_cost import ServedCost, Streams, gaps_together, measure_serving, share_out
@@ -62,7 +64,12 @@ def test_what_was_added_is_shared_out(
     assert share_out(batches, added) == pytest.approx(shared)
 
 
-def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Started in a clone whose octavo is not built, the installed one is what runs."""
+    (tmp_path / "octavo").mkdir()
+    (tmp_path / "octavo/__init__.py").write_text("raise SystemExit('the wrong octavo')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(octavo.__file__).parents[1]))
     monkeypatch.setenv("OCTAVO_ISA", "none")
     config = EngineConfig(max_model_len=128, max_num_seqs=2)
     with pytest.raises(ValueError, match=r"a server of this model does not start: .*OCTAVO_ISA"):
