@@ -42,6 +42,7 @@ ONLY_AT: dict[str, tuple[tuple[Any, ...], str]] = {
     "task": (("auto", "generate"), "models generate text"),
     "cpu_offload_gb": ((0,), "the model runs on the CPU as it is"),
     "kv_offloading_backend": ((None, "native"), "blocks go to --kv-offload-gb and --kv-offload-dir"),
+    "guided_decoding_backend": ((None, "auto", "guidance"), "llguidance is what there is"),
     "enable_lora": ((False,), "LoRA adapters are not supported yet"),
     "speculative_config": ((None,), "speculative decoding is not supported yet"),
     "reasoning_parser": ((None, ""), "thinking is not told apart from the answer yet"),

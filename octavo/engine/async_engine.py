@@ -22,6 +22,7 @@ from octavo.config import EngineConfig
 from octavo.engine.client import Client, EngineClient
 from octavo.engine.messages import (
     AbortRequests,
+    AddRequest,
     DescribeState,
     EngineReady,
     EngineState,
@@ -99,6 +100,8 @@ class AsyncEngine:
         self._command = command
         self._processor = OutputProcessor(requests.tokenizer, source)
         self._mailboxes: dict[str, Mailbox] = {}
+        self._has_vocabulary: Client | None = None
+        """The client whose engine was told the tokens that grammars are made of."""
         self._client: Client | None = None
         """That of an engine that is ready, None while there is none."""
         self._descriptions: deque[asyncio.Future[EngineState | None]] = deque()
@@ -315,9 +318,17 @@ class AsyncEngine:
 
     def _send(self, messages: Sequence[ToEngine]) -> None:
         """Send to the engine that runs; without one, the next is told of every open request anyway."""
-        if self._client is not None:
-            for message in messages:
-                self._client.send(message)
+        client = self._client
+        if client is None:
+            return
+        for message in messages:
+            needs_vocabulary = (
+                isinstance(message, AddRequest) and message.params.structured_outputs is not None
+            )
+            if needs_vocabulary and self._has_vocabulary is not client:
+                self._has_vocabulary = client
+                client.send(self._requests.grammars.vocabulary)
+            client.send(message)
 
     def _wake(self, states: list[RequestState]) -> None:
         for state in states:

@@ -34,6 +34,7 @@ from octavo.runtime.backend import Executable
 from octavo.sampling.sampler import SampledToken
 from octavo.sampling.state import SamplingState
 from octavo.structured.compiler import GrammarCompiler
+from octavo.structured.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Engine:
         self._hasher = BlockHasher(settings.hash_algorithm)
         self._scheduler = Scheduler(settings.scheduler, self._pool, self._prefix_cache, offload)
         self._offload = offload
+        self._grammars = grammars
         self._grammar_queue = None if grammars is None else GrammarQueue(grammars)
         self._batches = BatchBuilder(
             settings.scheduler.max_num_seqs,
@@ -160,6 +162,11 @@ class Engine:
                 if self._grammar_queue is None or not self._grammar_queue.discard(sequence):
                     self._scheduler.remove(sequence)
                 self._forget(sequence)
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the tokens that grammars are made of, in place of reading the tokenizer for them."""
+        if self._grammars is not None:
+            self._grammars.use(vocabulary)
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no sequence holds, in all tiers."""

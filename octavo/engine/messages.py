@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from octavo.sampling_params import SamplingParams
+from octavo.structured.vocabulary import Vocabulary
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -71,7 +72,7 @@ class ForgetClient(msgspec.Struct, tag="forget", array_like=True):
     name: str
 
 
-FromClient = AddRequest | AbortRequests | ResetPrefixCache | DescribeState
+FromClient = Vocabulary | AddRequest | AbortRequests | ResetPrefixCache | DescribeState
 """What every client may send; the process that the engine belongs to may also send the others."""
 ToEngine = FromClient | ForgetClient | Shutdown
 

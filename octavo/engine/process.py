@@ -38,6 +38,7 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
+from octavo.structured.vocabulary import Vocabulary
 
 _LINGER_MS = 2000
 _GOODBYE_SECONDS = 5.0
@@ -63,6 +64,10 @@ class StepEngine(Protocol):
 
     def abort(self, request_ids: list[str]) -> None:
         """Stop requests."""
+        ...
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the tokens that grammars are made of."""
         ...
 
     def reset_prefix_cache(self) -> None:
@@ -176,8 +181,10 @@ class EngineLoop:
                     self._take(message)
         return True
 
-    def _take(self, message: AddRequest | AbortRequests | ResetPrefixCache) -> None:
+    def _take(self, message: AddRequest | AbortRequests | ResetPrefixCache | Vocabulary) -> None:
         match message:
+            case Vocabulary():
+                self._engine.use_vocabulary(message)
             case AddRequest():
                 self._engine.add(message)
             case AbortRequests(request_ids):

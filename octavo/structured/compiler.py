@@ -13,7 +13,7 @@ import msgspec
 from octavo.structured.grammar import grammar_of
 from octavo.structured.matcher import Matcher, error_of
 from octavo.structured.params import StructuredOutputsParams
-from octavo.structured.vocabulary import grammar_vocabulary
+from octavo.structured.vocabulary import Vocabulary, grammar_vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -27,6 +27,8 @@ _MOST_KEPT_CHARACTERS = 1 << 20
 _MOST_LEXER_STATES = 50_000
 """Some 2 kB each, for a sequence."""
 _MOST_SYMBOLS = 200_000
+_MOST_ITEMS = 16_000
+"""Ways that a text may go on: some four for each property of an object that need not come."""
 
 
 class GrammarCompiler:
@@ -45,7 +47,8 @@ class GrammarCompiler:
         self._executor = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="grammar")
         self._lock = threading.Lock()
         self._vocabulary_lock = threading.Lock()
-        self._vocabulary: tuple[LLTokenizer, frozenset[str]] | None = None
+        self._vocabulary: Vocabulary | None = None
+        self._tokens: LLTokenizer | None = None
         self._kept: OrderedDict[bytes, LLMatcher] = OrderedDict()
         self._kept_characters = 0
 
@@ -82,13 +85,16 @@ class GrammarCompiler:
     def _compile(self, params: StructuredOutputsParams) -> LLMatcher:
         from llguidance import LLMatcher
 
-        vocabulary, special_tokens = self._read_vocabulary()
+        tokens, special_tokens = self._read_tokens()
         text = grammar_of(params, special_tokens)
         field = f"structured_outputs.{params.kind}"
-        grammar = LLMatcher(vocabulary, text, log_level=0, limits=_limits())
-        first = grammar.deep_copy()
-        if not grammar.is_error():
-            first.compute_bitmask()
+        try:
+            grammar = LLMatcher(tokens, text, log_level=0, limits=_limits())
+            first = grammar.deep_copy()
+            if not grammar.is_error():
+                first.compute_bitmask()
+        except BaseException as error:  # a panic in Rust is no Exception
+            raise ValueError(f"{field}: llguidance failed: {error}") from error
         if first.is_error():
             reason = error_of(first)
             # What llguidance calls it when the very first token is impossible.
@@ -96,14 +102,27 @@ class GrammarCompiler:
             raise ValueError(f"{field}: {reason}")
         return grammar
 
-    def _read_vocabulary(self) -> tuple[LLTokenizer, frozenset[str]]:
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokens; read when the first grammar is compiled, or now."""
+        return self._vocabulary or self._read_vocabulary()
+
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Take the tokens from one who has them, in place of the tokenizer's, if they were not read yet."""
+        # Without the lock, which is held while they are compiled: the caller has other things to do.
+        self._vocabulary = self._vocabulary or vocabulary
+
+    def _read_vocabulary(self) -> Vocabulary:
+        if self._vocabulary is None:
+            self._vocabulary = vocabulary_of(self._load(), self._vocab_size)
+        return self._vocabulary
+
+    def _read_tokens(self) -> tuple[LLTokenizer, frozenset[str]]:
         with self._vocabulary_lock:
-            if self._vocabulary is None:
-                tokenizer = self._load()
-                vocabulary = grammar_vocabulary(tokenizer, self._vocab_size, self._eos_token_ids)
-                special = (tokenizer.token(token_id) for token_id in tokenizer.special_token_ids)
-                self._vocabulary = vocabulary, frozenset(token for token in special if token is not None)
-            return self._vocabulary
+            vocabulary = self._read_vocabulary()
+            if self._tokens is None:
+                self._tokens = grammar_vocabulary(vocabulary, self._eos_token_ids)
+            return self._tokens, vocabulary.special_tokens
 
     def _keep(self, key: bytes, grammar: LLMatcher) -> None:
         with self._lock:
@@ -124,6 +143,7 @@ def _limits() -> LLParserLimits:
     return LLParserLimits(
         max_lexer_states=_MOST_LEXER_STATES,
         max_grammar_size=_MOST_SYMBOLS,
+        max_items_in_row=_MOST_ITEMS,
         verbose_errors=False,
     )
 

@@ -15,7 +15,7 @@ from octavo.sampling.state import SamplingState
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.grammar import grammar_of
 from octavo.structured.matcher import Matcher
-from octavo.structured.vocabulary import grammar_vocabulary
+from octavo.structured.vocabulary import grammar_vocabulary, vocabulary_of
 from octavo.tokenizer.tokenizer import Tokenizer
 
 EOS = [2, 0]
@@ -46,7 +46,7 @@ def sampler(request: pytest.FixtureRequest) -> Sampler:
 
 @pytest.fixture(scope="module")
 def vocabulary(tokenizer: Tokenizer) -> llguidance.LLTokenizer:
-    return grammar_vocabulary(tokenizer, tokenizer.vocab_size + 45, EOS)
+    return grammar_vocabulary(vocabulary_of(tokenizer, tokenizer.vocab_size + 45), EOS)
 
 
 def as_ids(mask: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from octavo.engine.messages import (
     StepOutputs,
     TokenLogprobs,
 )
+from octavo.structured.vocabulary import Vocabulary
 from octavo.tokenizer.tokenizer import Tokenizer
 
 VOCAB_SIZE = 257
@@ -95,6 +96,9 @@ class FakeEngine:
         for request_id in request_ids:
             self.aborted.append(request_id)
             self.sequences.pop(request_id, None)
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:
+        pass
 
     def reset_prefix_cache(self) -> None:
         self.cache_resets += 1

@@ -25,6 +25,7 @@ from octavo.engine.messages import (
 from octavo.request import RequestBuilder
 from octavo.runtime.backend import Limits
 from octavo.structured.config import structured_outputs_config
+from octavo.structured.vocabulary import Vocabulary
 
 MAX_MODEL_LEN = 256
 NUM_BLOCKS = 128
@@ -53,6 +54,8 @@ class InProcessClient:
                 self._engine.add(message)
             case AbortRequests(request_ids):
                 self._engine.abort(request_ids)
+            case Vocabulary():
+                self._engine.use_vocabulary(message)
             case ResetPrefixCache():
                 self._engine.reset_prefix_cache()
             case DescribeState():
