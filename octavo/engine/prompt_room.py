@@ -52,6 +52,11 @@ class PromptRoom:
     long_seconds: float = math.inf
     longest_chunk: float = math.inf
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether time limits what a long prompt may take."""
+        return min(self.seconds, self.long_seconds) < math.inf
+
     def most(self, chunk: Chunk, parts: int = 1) -> int:
         """How many tokens `chunk` can grow by, from one of `parts` equal parts of the room."""
         most: float = min(chunk.num_left, chunk.last_slot - chunk.end, self.tokens // parts)
@@ -71,7 +76,7 @@ class PromptRoom:
         self.tokens -= count
         if chunk.sequence.num_prompt_logprobs is not None and count:
             self.outputs -= count - (chunk.count == 0)
-        if min(self.seconds, self.long_seconds) < math.inf and self.step_time.known:
+        if self.is_timed and self.step_time.known:
             seconds = self.step_time.prompt_seconds(count, chunk.end)
             self.seconds -= seconds
             if chunk.is_long:

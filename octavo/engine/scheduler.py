@@ -225,6 +225,10 @@ class Scheduler:
             if chunk is None:
                 break
             sequence, count = chunk.sequence, room.most(chunk)
+            if chunk.is_long and room.is_timed:
+                count = min(
+                    count, 1
+                )  # To name and find its blocks takes the time that it may take of a step.
             if not running and not admitted:
                 count = max(count, 1)  # However short the time, some prompt goes on.
             if count < chunk.num_left:

@@ -49,6 +49,16 @@ def test_a_long_prompt_slows_decoding_down_by_two_thirds_at_most():
     assert sum(slowdowns[5:]) / len(slowdowns[5:]) > 1.5
 
 
+def test_in_the_step_in_which_it_starts_a_long_prompt_computes_one_token():
+    """Its blocks are named and found there: the streams would wait for that and for a chunk."""
+    rig = rig_of()
+    rig.add(long := prompt(rig, 100, 10_000))
+    rig.step()
+    assert long.num_computed_tokens == 1
+    rig.step()
+    assert long.num_computed_tokens > 5
+
+
 def test_a_short_prompt_starts_beside_a_long_one():
     rig = rig_of()
     rig.add(prompt(rig, 100, 20_000))
