@@ -105,5 +105,10 @@ def byte_level() -> tokenizers.Tokenizer:
 
 
 @pytest.fixture(scope="session")
+def ours(byte_level: tokenizers.Tokenizer) -> Tokenizer:
+    return Tokenizer(byte_level, {"bos_token": "<s>", "eos_token": "</s>"}, {})
+
+
+@pytest.fixture(scope="session")
 def sentencepiece() -> tokenizers.Tokenizer:
     return train_sentencepiece()
