@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import anthropic
@@ -14,6 +16,8 @@ from pydantic import BaseModel, Field
 from support.live_server import LiveServer, live_server
 
 from octavo.config import EngineConfig
+from octavo.engine import async_engine
+from octavo.structured.params import StructuredOutputsParams
 
 USER = {"role": "user", "content": "hi"}
 CHAT: dict[str, Any] = {"model": "hash", "messages": [USER], "max_tokens": 200, "seed": 3}
@@ -142,3 +146,26 @@ def test_what_the_operator_asks_of_all(server: LiveServer) -> None:
             "/v1/completions", model="hash", prompt="a", max_tokens=100, structured_outputs={"json": schema}
         )
     assert response.json()["choices"][0]["text"] == '{"a":1}'
+
+
+def test_a_slow_grammar_keeps_nobody_waiting(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor its own client for ever."""
+    grammars, go = server.engine._requests.grammars, threading.Event()
+    compile_it = grammars._compile
+
+    def slow(params: StructuredOutputsParams) -> Any:
+        go.wait(20)
+        return compile_it(params)
+
+    monkeypatch.setattr(grammars, "_compile", slow)
+    body = {"model": "hash", "prompt": "a", "structured_outputs": {"regex": "slow"}}
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(server.post, "/v1/completions", **body)
+        assert server.post("/v1/completions", model="hash", prompt="a").status_code == 200
+        assert not waits.done()
+        monkeypatch.setattr(async_engine, "_COMPILE_SECONDS", 0.01)
+        late = server.post("/v1/completions", **{**body, "structured_outputs": {"regex": "other"}})
+        go.set()
+        assert waits.result().json()["choices"][0]["text"] == "slow"
+    assert late.status_code == 400
+    assert "structured_outputs.regex takes longer than" in late.json()["error"]["message"]
