@@ -128,11 +128,10 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
                 if (auto name = attributes.find("bias" + std::to_string(i)); name != attributes.end())
                     bias = floats(std::get<std::string>(name->second));
                 each.parts.push_back({weight, bias, column});
-                each.integer |= is_integer(weight.form());
                 column += static_cast<int>(n);
             }
             if (column != output.cols) throw std::invalid_argument("linear's parts do not fill its output");
-            break;
+            return add_linear(each);
         }
         case Op::Attention:
             each.layer = static_cast<int>(integer(attributes, "layer"));
@@ -145,6 +144,27 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
             break;
     }
     instructions_.push_back(std::move(each));
+}
+
+// Parts that meet the columns of the input in the same order share the rows that are quantised for them.
+void Executor::add_linear(const Instruction& each) {
+    const auto same = [&](const int32_t* one, const int32_t* other) {
+        return one == other || (one && other && std::equal(one, one + each.inputs[0].cols, other));
+    };
+    std::vector<Instruction> linears;
+    for (const LinearPart& part : each.parts) {
+        const int32_t* order = part.weight.order;
+        auto found = std::find_if(linears.begin(), linears.end(),
+                                  [&](const Instruction& other) { return same(other.order, order); });
+        if (found == linears.end()) {
+            found = linears.insert(linears.end(), each);
+            found->parts.clear();
+            found->order = order;
+        }
+        found->parts.push_back(part);
+        found->integer |= is_integer(part.weight.form());
+    }
+    for (Instruction& linear : linears) instructions_.push_back(std::move(linear));
 }
 
 void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {

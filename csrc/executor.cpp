@@ -128,8 +128,8 @@ void Executor::linear(const Instruction& each, int64_t rows, size_t index, int) 
                       chunks = (groups + kGroupsInPiece - 1) / kGroupsInPiece;
         share(3 * index, tiles * chunks, 1, [&](int64_t item) {
             const int64_t row = item / chunks * height, group = item % chunks * kGroupsInPiece;
-            kernels_.quantise_tile(at(x), stride(x), row, std::min(height, rows - row), x.cols, group,
-                                   std::min(kGroupsInPiece, groups - group), quantised_);
+            kernels_.quantise_tile(at(x), stride(x), each.order, row, std::min(height, rows - row), x.cols,
+                                   group, std::min(kGroupsInPiece, groups - group), quantised_);
         });
         pool_.barrier();
     }

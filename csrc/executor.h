@@ -125,12 +125,13 @@ class Executor {
         } op;
         std::vector<View> inputs;
         View output{};
-        std::vector<LinearPart> parts;  // Linear
-        bool integer = false;           // Linear: any part with integer weights
-        const float* weight = nullptr;  // norms, rope
-        RawTensor table{};              // Embedding
-        AttentionShape shape{};         // Attention
-        int layer = 0;                  // Attention
+        std::vector<LinearPart> parts;   // Linear
+        bool integer = false;            // Linear: any part with integer weights
+        const int32_t* order = nullptr;  // Linear: of all parts
+        const float* weight = nullptr;   // norms, rope
+        RawTensor table{};               // Embedding
+        AttentionShape shape{};          // Attention
+        int layer = 0;                   // Attention
         int head_dim = 0, rotary_dim = 0;
         float eps = 0;
     };
@@ -150,6 +151,7 @@ class Executor {
     }
     const RawTensor& tensor(const std::string& name) const;
     const PackedWeight& packed(const std::string& name) const;
+    void add_linear(const Instruction& each);
     const float* floats(const std::string& name);
 
     // Calls f(item) for the items [0, count) that this thread gets, `size` at a time.

@@ -154,9 +154,10 @@ struct SplitPart {
 struct Kernels {
     const char* name;
     int tile_rows;
-    // Quantises groups [first_group, first_group + groups) of the tile of `height` rows that starts at `row`.
-    void (*quantise_tile)(const float* x, int64_t stride, int64_t row, int64_t height, int64_t k,
-                          int64_t first_group, int64_t groups, const QuantisedRows& out);
+    // Quantises groups [first_group, first_group + groups) of the tile of `height` rows that starts at `row`;
+    // with an order, column i of the result is column order[i] of x.
+    void (*quantise_tile)(const float* x, int64_t stride, const int32_t* order, int64_t row, int64_t height,
+                          int64_t k, int64_t first_group, int64_t groups, const QuantisedRows& out);
     void (*linear)(const PackedWeight& weight, int64_t first_panel, int64_t panels, const LinearInput& input,
                    int64_t first_row, int64_t rows, const LinearOutput& output);
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);

@@ -7,6 +7,8 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "executor.h"
 #include "roofline.h"
 #include "sampling.h"
@@ -88,13 +90,24 @@ struct Program {
         kept.push_back(data);
     }
 
+    // `order` is empty, or where each column comes from.
     void add_packed(const std::string& name, const std::string& encoding, int64_t rows, int64_t cols,
-                    Bytes data) {
-        const PackedWeight weight{encoding_of(encoding), rows, cols, data.data()};
+                    Bytes data, Ints order) {
+        const int32_t* columns = order.shape(0) ? order.data() : nullptr;
+        const PackedWeight weight{encoding_of(encoding), rows, cols, data.data(), columns};
         if (data.shape(0) != weight.bytes())
             throw std::invalid_argument("weight " + name + " has the wrong number of packed bytes");
+        if (columns) check_order(name, weight, static_cast<int64_t>(order.shape(0)));
+        kept_orders.push_back(order);
         executor.add_packed(name, weight);
         kept.push_back(data);
+    }
+
+    static void check_order(const std::string& name, const PackedWeight& weight, int64_t count) {
+        const std::span order(weight.order, count);
+        if (!is_integer(weight.form()) || count != weight.k ||
+            std::any_of(order.begin(), order.end(), [&](int32_t c) { return c < 0 || c >= weight.k; }))
+            throw std::invalid_argument("weight " + name + " has an order that is none of its columns");
     }
 
     void pack(const std::string& encoding, int64_t rows, int64_t cols, Bytes raw, int64_t first_panel,
@@ -167,6 +180,7 @@ struct Program {
 
     Executor executor;
     std::vector<Bytes> kept;
+    std::vector<Ints> kept_orders;
 };
 
 }  // namespace

@@ -92,7 +92,8 @@ struct PackedWeight {
     Encoding encoding;  // of the raw tensor
     int64_t n;          // output columns
     int64_t k;
-    const uint8_t* data;  // panels
+    const uint8_t* data;             // panels
+    const int32_t* order = nullptr;  // [k]: the column of the input that each k meets, null for its own
 
     Form form() const { return form_of(encoding); }
     int64_t panels() const { return (n + kPanel - 1) / kPanel; }

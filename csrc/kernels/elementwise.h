@@ -61,11 +61,17 @@ static inline void add_rows(const float* x, const float* y, int64_t n, float* ou
 }
 
 // Symmetric, a scale for each 32 values: |q| <= 127, so that pairs of products with any weight fit 16 bits.
-static inline void quantise_tile(const float* x, int64_t stride, int64_t row, int64_t height, int64_t k,
-                                 int64_t first_group, int64_t groups, const QuantisedRows& out) {
+static inline void quantise_tile(const float* x, int64_t stride, const int32_t* order, int64_t row,
+                                 int64_t height, int64_t k, int64_t first_group, int64_t groups,
+                                 const QuantisedRows& out) {
     for (int64_t g = first_group; g < first_group + groups; ++g)
         for (int64_t r = 0; r < height; ++r) {
             const float* in = x + (row + r) * stride + g * kGroup;
+            float gathered[kGroup];
+            if (order) {
+                for (int i = 0; i < kGroup; ++i) gathered[i] = x[(row + r) * stride + order[g * kGroup + i]];
+                in = gathered;
+            }
             f32x16 a = load(in), b = load(in + 16);
             float largest = reduce_max(max(abs(a), abs(b)));
             float scale = largest / 127.0f;

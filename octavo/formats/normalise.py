@@ -128,13 +128,17 @@ def _packed(weight: Weight, encoding: Encoding) -> Tensor | None:
     """`weight` in `encoding`; None where a number in it is outside float16's range."""
     data = np.empty(prod(weight.shape) // encoding.group_size * encoding.group_bytes, np.uint8)
     end = 0
-    for chunk in _chunks(weight):
+    order = weight.order
+    chunks = _chunks(weight)
+    if order is not None and encoding.is_float:
+        chunks, order = _in_order(chunks, order), None
+    for chunk in chunks:
         part = pack(chunk, encoding)
         if part is None:
             return None
         data[end : end + part.size] = part.reshape(-1)
         end += part.size
-    packed = Tensor(weight.shape, encoding, data)
+    packed = Tensor(weight.shape, encoding, data, order)
     return packed if _fits(packed) else None
 
 
@@ -150,6 +154,13 @@ def _chunks(weight: Weight) -> Iterator[Groups]:
     if isinstance(weight, Tensor) and weight.encoding is Encoding.Q3_K:
         return weight.chunks_by(q3_k_folded)
     return weight.chunks()
+
+
+def _in_order(chunks: Iterator[Groups], order: NDArray[np.int32]) -> Iterator[Groups]:
+    """The values of `chunks` with their columns put back in place: floats are multiplied as they come."""
+    back = np.argsort(order)
+    for chunk in chunks:
+        yield Groups(chunk.values()[:, None, back], np.ones((len(chunk.codes), 1), np.float32))
 
 
 def _pack_q8_0(groups: Groups) -> NDArray[np.uint8] | None:

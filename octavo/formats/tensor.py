@@ -92,12 +92,14 @@ class Tensor:
     """A weight of `shape` (rows first, as in PyTorch) whose `data` are its raw bytes, one row after another.
 
     `data` is a uint8 view, usually of a mapped file, of exactly
-    `rows * row_bytes` bytes, where a 1-D tensor is one row.
+    `rows * row_bytes` bytes, where a 1-D tensor is one row. With an `order`, int32 `[cols]`, the i-th stored
+    column is column `order[i]` of the weight: columns that share a scale are not neighbours in it.
     """
 
     shape: tuple[int, ...]
     encoding: Encoding
     data: NDArray[np.uint8]
+    order: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         group = self.encoding.group_size
@@ -140,7 +142,7 @@ class Tensor:
     def take_rows(self, order: NDArray[np.intp]) -> Tensor:
         """The tensor with its rows in `order`, copied; any encoding, since rows are stored whole."""
         rows = self.data.reshape(self.rows, self.row_bytes)[order]
-        return Tensor((len(order), *self.shape[1:]), self.encoding, rows.reshape(-1))
+        return Tensor((len(order), *self.shape[1:]), self.encoding, rows.reshape(-1), self.order)
 
     def to_float32(self) -> NDArray[np.float32]:
         """The values, exactly: an array of `shape`."""
@@ -152,10 +154,13 @@ class Tensor:
                 return data.view(np.float16).astype(np.float32).reshape(self.shape)
             case Encoding.BF16:
                 return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        return float32_of(self.chunks(), self.shape)
+        return float32_of(self.chunks(), self.shape, self.order)
 
     def chunks(self) -> Iterator[Groups]:
-        """The rows of a quantised tensor in order, some at a time, as its encoding defines them."""
+        """The rows of a quantised tensor in order, some at a time, as its encoding defines them.
+
+        Their columns are as they are stored.
+        """
         return self.chunks_by(_DECODERS[self.encoding])
 
     def chunks_by(self, decode: Callable[[NDArray[np.uint8]], Groups]) -> Iterator[Groups]:
@@ -172,11 +177,14 @@ def row_slices(rows: int, cols: int, multiple: int = 1) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def float32_of(chunks: Iterator[Groups], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The values of all chunks of rows: an array of `shape`."""
+def float32_of(
+    chunks: Iterator[Groups], shape: tuple[int, ...], order: NDArray[np.int32] | None = None
+) -> NDArray[np.float32]:
+    """The values of all chunks of rows: an array of `shape`, whose columns `order` puts back in place."""
     values = np.empty((int(np.prod(shape[:-1], dtype=np.int64)), shape[-1]), np.float32)
+    columns = slice(None) if order is None else order
     row = 0
     for chunk in chunks:
-        values[row : row + len(chunk.codes)] = chunk.values()
+        values[row : row + len(chunk.codes), columns] = chunk.values()
         row += len(chunk.codes)
     return values.reshape(shape)

@@ -23,7 +23,8 @@ class QuantisedWeight:
 
     `read` takes the rows of a slice apart (a row is what the last dimension spans). `runs_as` is the encoding
     that holds it best, see `octavo.formats.normalise`. `format` describes it for people, `stored_bytes` is
-    what all its parts take in the checkpoint, `sources` are those parts, views of the mapped file.
+    what all its parts take in the checkpoint, `sources` are those parts, views of the mapped file. `order`
+    is that of the columns that `read` gives, as of a Tensor.
     """
 
     shape: tuple[int, ...]
@@ -32,15 +33,16 @@ class QuantisedWeight:
     stored_bytes: int
     read: Callable[[slice], Groups]
     sources: tuple[NDArray[Any], ...] = ()
+    order: NDArray[np.int32] | None = None
 
     def chunks(self) -> Iterator[Groups]:
-        """All rows in order, some at a time."""
+        """All rows in order, some at a time, with their columns as they are stored."""
         rows = int(np.prod(self.shape[:-1], dtype=np.int64))
         return (self.read(each) for each in row_slices(rows, self.shape[-1], ROWS_TOGETHER))
 
     def to_float32(self) -> NDArray[np.float32]:
         """The values, exactly as the method defines them: an array of `shape`."""
-        return float32_of(self.chunks(), self.shape)
+        return float32_of(self.chunks(), self.shape, self.order)
 
 
 Weight = Tensor | QuantisedWeight

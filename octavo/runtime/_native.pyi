@@ -52,7 +52,15 @@ class Program:
     def __init__(self, threads: int, isa: str, max_tokens: int, max_outputs: int) -> None: ...
     def add_buffer(self, outputs: bool, cols: int, offset: int) -> None: ...
     def add_weight(self, name: str, encoding: str, rows: int, cols: int, data: NDArray[np.uint8]) -> None: ...
-    def add_packed(self, name: str, encoding: str, rows: int, cols: int, data: NDArray[np.uint8]) -> None: ...
+    def add_packed(
+        self,
+        name: str,
+        encoding: str,
+        rows: int,
+        cols: int,
+        data: NDArray[np.uint8],
+        order: NDArray[np.int32],
+    ) -> None: ...
     def pack(
         self,
         encoding: str,

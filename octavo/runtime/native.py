@@ -61,6 +61,8 @@ class NativeBackend:
         add_packed_weights(native, program.linear_weights, weights, self._packed_cache)
         for name in program.other_weights:
             tensor = weights[name]
+            if tensor.order is not None:
+                tensor = Tensor.from_array(tensor.to_float32())
             data = np.ascontiguousarray(tensor.data)
             native.add_weight(name, tensor.encoding.value, tensor.rows, tensor.shape[-1], data)
         for each in program.instructions:

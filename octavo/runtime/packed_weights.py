@@ -24,6 +24,11 @@ PANEL_ROWS = 16
 LAYOUT = 4
 """Part of the cache's key: to be raised when packed bytes change their meaning, or raw ones their packing."""
 
+_ORDER = ":order"
+"""Ends the name of what is kept beside a weight whose columns are not in order: `Tensor.order`."""
+
+_NO_ORDER = np.empty(0, np.int32)
+
 _CHUNK_BYTES = 256 << 20
 """Each may leave one huge page partly unused."""
 
@@ -40,7 +45,9 @@ def add_packed_weights(
     if file and packed.keys() >= set(names):
         for name in names:
             each = packed[name]
-            native.add_packed(name, each.encoding, each.rows, each.cols, file.panels(each))
+            kept = packed.get(name + _ORDER)
+            order = _NO_ORDER if kept is None else file.panels(kept).view(np.int32)
+            native.add_packed(name, each.encoding, each.rows, each.cols, file.panels(each), order)
         return
     try:
         made = list(_packed(native, _ahead(names, weights, native.threads)))
@@ -48,8 +55,10 @@ def add_packed_weights(
         if cache:
             cache.abandon()
         raise
+    orders = {weight.name: weight.panels.view(np.int32) for weight in made if weight.name.endswith(_ORDER)}
     for weight in made:
-        native.add_packed(*weight)
+        if weight.name not in orders:
+            native.add_packed(*weight, orders.get(weight.name + _ORDER, _NO_ORDER))
     if cache:
         cache.keep(made)
 
@@ -61,6 +70,8 @@ def _packed(native: _native.Program, tensors: Iterator[tuple[str, Tensor]]) -> I
         native.pack(tensor.encoding.value, *_matrix(tensor), np.ascontiguousarray(tensor.data), 0, panels)
         drop_pages(tensor.data)
         yield PackedWeight(name, tensor.encoding.value, *_matrix(tensor), panels)
+        if tensor.order is not None:
+            yield PackedWeight(name + _ORDER, "I32", 1, len(tensor.order), tensor.order.view(np.uint8))
 
 
 def _ahead(names: Sequence[str], weights: Mapping[str, Tensor], threads: int) -> Iterator[tuple[str, Tensor]]:

@@ -116,3 +116,19 @@ def test_settings_files_of_their_own(tmp_path):
         assert np.array_equal(
             open_checkpoint(path).tensor("m.weight").to_float32().astype(values.dtype), values
         )
+
+
+def test_act_order_with_groups_of_other_sizes(tmp_path):
+    """One column moved from a group to the next: nothing runs that as integers, and float16 is right."""
+    config, writer, *_ = CASES["gptq-act-order"]
+    parts, values = writer()(weight_of().half())
+    group_of = parts[".g_idx"].clone()
+    column = int(np.flatnonzero(group_of.numpy() == 0)[0])
+    group_of[column] = 1
+    scales = parts[".scales"].float().numpy()
+    values[:, column] = values[:, column] / scales[0] * scales[1]
+    save(tmp_path, config, {f"m{k}": v for k, v in (parts | {".g_idx": group_of}).items()})
+    weight = open_checkpoint(tmp_path).tensor("m.weight")
+    assert np.allclose(weight.to_float32(), values, rtol=1e-3)
+    assert normalise(weight).encoding is Encoding.F16
+    assert np.allclose(normalise(weight).to_float32(), values, rtol=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,39 @@ def test_tiers_agree(encoding: Encoding) -> None:
     np.testing.assert_allclose(results[0], results[-1], rtol=0, atol=1e-5 * np.abs(results[-1]).max())
     for each in results[2:]:
         np.testing.assert_array_equal(each, results[1])
+
+
+def test_linear_with_columns_in_another_order(isa: str) -> None:
+    """Parts that share an order, that have another, and that have none, floats among them."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((13, 256), dtype=np.float32)
+    harness = Harness(isa, x)
+    one, other = (rng.permutation(256).astype(np.int32) for _ in range(2))
+    parts = {
+        "a": (Encoding.Q4_0, one),
+        "b": (Encoding.Q8_0, None),
+        "c": (Encoding.Q4_1, one.copy()),
+        "d": (Encoding.U8_1, other),
+        "e": (Encoding.F16, None),
+    }
+    expected = []
+    for name, (encoding, order) in parts.items():
+        tensor = replace(random_tensor(rng, encoding, 40, 256), order=order)
+        harness.weights[name] = tensor
+        seen = x if encoding.is_float else quantised(x if order is None else x[:, order])
+        expected.append(seen.astype(np.float64) @ packed_values(tensor).T)
+        if order is not None:
+            assert np.array_equal(tensor.to_float32()[:, order], replace(tensor, order=None).to_float32())
+    got = with_positions(harness, lambda ops, x: ops.linear(x, [(name, 40) for name in parts]))
+    np.testing.assert_allclose(got, np.concatenate(expected, axis=1), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("order", [np.full(256, 256), np.full(256, -1), np.arange(255)])
+def test_orders_that_are_none_of_the_columns(order) -> None:
+    program = native._native.Program(1, "portable", 1, 1)
+    panels = np.zeros(native._native.panel_bytes("Q4_0", 256), np.uint8)
+    with pytest.raises(ValueError, match="an order that is none of its columns"):
+        program.add_packed("w", "Q4_0", 16, 256, panels, order.astype(np.int32))
 
 
 def test_linear_parts_of_different_encodings_and_residual(isa: str) -> None:

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -55,14 +56,16 @@ class Recorder:
         self.program = _native.Program(2, "portable", 1, 1)
         self.threads = self.program.threads
         self.packed: dict[str, tuple[str, int, int, bytes]] = {}
+        self.orders: dict[str, list[int]] = {}
         self.panels = 0
 
     def pack(self, encoding, rows, cols, raw, first, out):
         self.program.pack(encoding, rows, cols, raw, first, out)
         self.panels += 1
 
-    def add_packed(self, name, encoding, rows, cols, data):
+    def add_packed(self, name, encoding, rows, cols, data, order):
         self.packed[name] = encoding, rows, cols, data.tobytes()
+        self.orders[name] = order.tolist()
 
 
 def add(weights, cache) -> Recorder:
@@ -98,6 +101,18 @@ def test_the_file_holds_what_memory_does(weights, tmp_path):
     for name, (encoding, rows, cols, data) in plain.packed.items():
         assert (encoding, rows, cols) == (weights[name].encoding.value, *weights[name].shape)
         assert len(data) == -(-rows // 16) * _native.panel_bytes(encoding, cols)
+
+
+def test_orders_are_kept(weights, tmp_path):
+    order = np.random.default_rng(1).permutation(64).astype(np.int32)
+    ordered = weights | {"a": replace(weights["a"], order=order)}
+    expected = {name: order.tolist() if name == "a" else [] for name in weights}
+    assert add(ordered, make_cache(tmp_path)).orders == expected
+    wait_for(tmp_path / "key.packed")
+    second = add(ordered, make_cache(tmp_path))
+    assert second.panels == 0
+    assert second.orders == expected
+    assert second.packed == add(weights, None).packed
 
 
 def test_weights_that_the_file_lacks_are_packed_anew(weights, tmp_path):

@@ -43,13 +43,13 @@ CASES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "gptq-act-order": (
         GPTQ | {"desc_act": True},
         lambda: write.gptq(act_order=True),
-        "F16",
+        "Q4_0",
         "GPTQ int4, groups of 128, act-order",
     ),
     "gptq-act-order-zeros": (
         GPTQ | {"desc_act": True},
         lambda: write.gptq(act_order=True, symmetric=False),
-        "F16",
+        "Q4_1",
         "GPTQ int4, groups of 128, act-order",
     ),
     "gptq-v2": (

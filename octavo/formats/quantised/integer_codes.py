@@ -37,7 +37,8 @@ def integer_weight(
 
     `codes` gives those of a slice of rows, `[n, cols]`. `scales` and `zeros` are `[rows, groups]`; no zeros
     are zeros of half the codes' range. A group is `cols / groups` neighbours, or with `group_of` (GPTQ's
-    g_idx, `[cols]`) any columns. Raises ValueError when the sizes do not fit together.
+    g_idx, `[cols]`) any columns: as many for each group, or the weight runs as float16. Raises
+    ValueError when the sizes do not fit together.
     """
     cols = shape[1]
     half = 1 << (bits - 1)
@@ -52,10 +53,16 @@ def integer_weight(
     if group_of is not None and not (group_of.min() >= 0 and group_of.max() < groups):
         raise parts.error("", f"has a g_idx from {group_of.min()} to {group_of.max()} for {groups} groups")
 
+    order = None
+    if group_of is not None and (np.bincount(group_of, minlength=groups) == size).all():
+        order, group_of = np.argsort(group_of, kind="stable").astype(np.int32), None
+
     def read(rows: slice) -> Groups:
         own, own_scales = codes(rows), scales[rows]
         own_zeros = None if zeros is None else zeros[rows]
-        if group_of is not None:
+        if order is not None:
+            own = own[:, order]
+        elif group_of is not None:
             own_scales = own_scales[:, group_of]
             own_zeros = None if own_zeros is None else own_zeros[:, group_of]
         own = own.reshape(*own_scales.shape, -1)
@@ -66,12 +73,14 @@ def integer_weight(
     form = f"{method} int{bits}, {describe_groups(size, cols)}"
     if group_of is not None:
         return QuantisedWeight(shape, f"{form}, act-order", Encoding.F16, parts.stored_bytes, read)
+    if order is not None:
+        form += ", act-order"
     runs_as = Encoding.F16
     if size % 32 == 0 and zeros is None:
         runs_as = Encoding.Q8_0 if bits == 8 else Encoding.Q4_0
     elif size % 32 == 0:
         runs_as = Encoding.U8_1 if bits == 8 else Encoding.Q4_1
-    return QuantisedWeight(shape, form, runs_as, parts.stored_bytes, read)
+    return QuantisedWeight(shape, form, runs_as, parts.stored_bytes, read, order=order)
 
 
 def describe_groups(size: int, cols: int) -> str:
