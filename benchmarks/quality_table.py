@@ -42,6 +42,7 @@ DECODED = 48
 OURS: dict[str, dict[str, object]] = {
     "int8": {"format": "int8"},
     "fp8": {"format": "fp8"},
+    "fp8 gptq": {"format": "fp8", "method": "gptq"},
     "int4": {"format": "int4"},
     "int4 awq": {"format": "int4", "method": "awq"},
     "int4 gptq": {"format": "int4", "method": "gptq"},

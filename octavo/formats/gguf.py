@@ -82,7 +82,7 @@ class GGUFFile:
         """
         part = self._part_of.get(name)
         if part is None:
-            raise ValueError(f"{self.path}: there is no tensor {name!r}")
+            raise ValueError(f"{self.path}: there is no tensor {name!r:.200}")
         return part.tensor(name)
 
     def raw_pair(self, key: str) -> bytes:
@@ -117,7 +117,7 @@ class GGUFPart:
         if encoding is None:
             known = ", ".join(each.value for each in _ENCODINGS.values())
             type_name = _TYPES[info.type] if info.type < len(_TYPES) else f"number {info.type}"
-            raise self._error(f"tensor {name!r} has type {type_name}; octavo reads {known}")
+            raise self._error(f"tensor {name!r:.200} has type {type_name}; octavo reads {known}")
         size = _tensor_bytes(info.shape, encoding)
         return Tensor(info.shape, encoding, np.frombuffer(self._map, np.uint8, size, info.start))
 
@@ -143,7 +143,7 @@ class GGUFPart:
             start = self._position
             key = self._string()
             if key in metadata:
-                raise self._error(f"metadata key {key!r} is there twice")
+                raise self._error(f"metadata key {key!r:.200} is there twice")
             metadata[key] = self._value(key, self._number(_U32))
             self._pairs[key] = slice(start, self._position)
 
@@ -154,7 +154,7 @@ class GGUFPart:
         for _ in range(num_tensors):
             name = self._string()
             if name in tensors:
-                raise self._error(f"tensor {name!r} is there twice")
+                raise self._error(f"tensor {name!r:.200} is there twice")
             tensors[name] = self._tensor_info(name, alignment)
         data_start = -(-self._position // alignment) * alignment
         return metadata, {name: self._located(name, info, data_start) for name, info in tensors.items()}
@@ -162,27 +162,27 @@ class GGUFPart:
     def _tensor_info(self, name: str, alignment: int) -> _TensorInfo:
         num_dims = self._number(_U32)
         if not 1 <= num_dims <= 4:
-            raise self._error(f"tensor {name!r} has {num_dims} dimensions; 1 to 4 are allowed")
+            raise self._error(f"tensor {name!r:.200} has {num_dims} dimensions; 1 to 4 are allowed")
         shape = tuple(self._number(_U64) for _ in range(num_dims))[::-1]
         kind, offset = self._number(_U32), self._number(_U64)
         if offset % alignment:
-            raise self._error(f"tensor {name!r} is at offset {offset}, not a multiple of {alignment}")
+            raise self._error(f"tensor {name!r:.200} is at offset {offset}, not a multiple of {alignment}")
         return _TensorInfo(shape, kind, offset)
 
     def _located(self, name: str, info: _TensorInfo, data_start: int) -> _TensorInfo:
         """`info` with `start` counted from the file's beginning, once its bytes are known to be there."""
         start, encoding, size = data_start + info.start, _ENCODINGS.get(info.type), 0
         if 0 in info.shape:
-            raise self._error(f"tensor {name!r} of shape {info.shape} is empty")
+            raise self._error(f"tensor {name!r:.200} of shape {info.shape} is empty")
         if encoding is not None:
             if info.shape[-1] % encoding.group_size:
                 raise self._error(
-                    f"tensor {name!r}: rows of {info.shape[-1]} are not whole {encoding.value} groups"
+                    f"tensor {name!r:.200}: rows of {info.shape[-1]} are not whole {encoding.value} groups"
                 )
             size = _tensor_bytes(info.shape, encoding)
         if start + size > len(self._map):
             raise self._error(
-                f"tensor {name!r} ends at byte {start + size} but the file has {len(self._map)}; "
+                f"tensor {name!r:.200} ends at byte {start + size} but the file has {len(self._map)}; "
                 "is the download complete?"
             )
         return _TensorInfo(info.shape, info.type, start)
@@ -193,15 +193,15 @@ class GGUFPart:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
-            raise self._error(f"metadata {key!r} has unknown type {kind}")
+            raise self._error(f"metadata {key!r:.200} has unknown type {kind}")
         kind, count = self._number(_U32), self._number(_U64)
         if kind == _STRING:
             return self._strings(count)
         if kind not in _SCALARS:
-            raise self._error(f"metadata {key!r} is an array of unsupported type {kind}")
+            raise self._error(f"metadata {key!r:.200} is an array of unsupported type {kind}")
         item = _SCALARS[kind]
         if count * item.size > len(self._map) - self._position:
-            raise self._error(f"metadata {key!r} has {count} items, more than the file holds")
+            raise self._error(f"metadata {key!r:.200} has {count} items, more than the file holds")
         array = np.frombuffer(
             self._map, np.dtype("u1" if kind == _BOOL else item.format), count, self._position
         )

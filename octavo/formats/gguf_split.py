@@ -66,7 +66,7 @@ def _check_tensors(parts: list[P]) -> None:
     for part in parts:
         for name in part.tensors:
             if name in owner:
-                raise ValueError(f"{part.path}: tensor {name!r} is in {owner[name].path.name} too")
+                raise ValueError(f"{part.path}: tensor {name!r:.200} is in {owner[name].path.name} too")
             owner[name] = part
     expected = parts[0].metadata.get("split.tensors.count", len(owner))
     if expected != len(owner):

@@ -29,6 +29,8 @@ EXACT = 1e-5
 """Largest difference, in parts of the logits' range, that the order of float32 sums explains."""
 FLOAT16 = 4e-3
 """That which scales or weights rounded to float16 explain besides."""
+TABLE = 0.02
+"""That which NF4's table in integers explains besides: here the format itself moves them by 0.27."""
 INT8_ACTIVATIONS = 0.03
 """That which rounding activations to int8 explains besides: the integer kernels of the native backend do."""
 
@@ -43,13 +45,20 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.ptp(theirs))
 
 
-def check(path: Path, dequantised: np.ndarray, original: np.ndarray, backend: Backend, compile_model) -> None:
+def check(
+    path: Path,
+    dequantised: np.ndarray,
+    original: np.ndarray,
+    backend: Backend,
+    compile_model,
+    rounding: float = FLOAT16,
+) -> None:
     """The model at `path` against logits of its dequantised weights, and of what it was quantised from."""
     _, exact = compile_model(path, backend, "float32")
     assert difference(logits_of(exact), dequantised) < EXACT
     _, packed = compile_model(path, backend, "auto")
     ours = logits_of(packed)
-    allowed = FLOAT16 if isinstance(backend, ReferenceBackend) else FLOAT16 + INT8_ACTIVATIONS
+    allowed = rounding if isinstance(backend, ReferenceBackend) else rounding + INT8_ACTIVATIONS
     assert difference(ours, dequantised) < allowed
     assert difference(ours, original) < difference(dequantised, original) + allowed
 
@@ -88,6 +97,6 @@ CHECKPOINTS = {
 def test_hugging_face_methods(name, tiny_model, tmp_path, backend, compile_model):
     model, (config, writer) = tiny_model("llama-wide").model, CHECKPOINTS[name]
     dequantised = write.write_checkpoint(model, tmp_path, writer(), config)
-    check(
-        tmp_path, expected_logits(dequantised, TOKENS), expected_logits(model, TOKENS), backend, compile_model
-    )
+    rounding = FLOAT16 + TABLE if name == "nf4" else FLOAT16
+    expected, original = expected_logits(dequantised, TOKENS), expected_logits(model, TOKENS)
+    check(tmp_path, expected, original, backend, compile_model, rounding)
