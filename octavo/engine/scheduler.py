@@ -148,7 +148,7 @@ class Scheduler:
                 self._blocks.offer(sequence)
             if sequence.has_pending_blocks and computed == len(sequence.token_ids):
                 self._blocks.finish_prefill(sequence)
-            if drops:
+            if drops and computed >= sequence.next_drop:
                 self._blocks.drop(sequence)
         self._blocks.finish_copies(step.copies)
         self._policy.computed(step.sequences)
@@ -226,9 +226,8 @@ class Scheduler:
                 break
             sequence, count = chunk.sequence, room.most(chunk)
             if chunk.is_long and room.is_timed:
-                count = min(
-                    count, 1
-                )  # To name and find its blocks takes the time that it may take of a step.
+                # To name and find its blocks takes the time that it may have of the step.
+                count = min(count, 1)
             if not running and not admitted:
                 count = max(count, 1)  # However short the time, some prompt goes on.
             if count < chunk.num_left:

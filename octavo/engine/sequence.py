@@ -41,6 +41,7 @@ class Sequence:
         "load",
         "matcher",
         "max_length",
+        "next_drop",
         "num_cached_tokens",
         "num_computed_tokens",
         "num_known_blocks",
@@ -95,6 +96,8 @@ class Sequence:
         """One a KV group, none while it has no blocks."""
         self.num_slots = 0
         """How many of its tokens, from the first, have a slot in the blocks of every table."""
+        self.next_drop = 0
+        """How many tokens are computed when the next of its blocks is out of a window."""
         self.row = -1
         """Row of the batch's persistent arrays that holds its tables; -1 for none."""
         self.has_new_blocks = False

@@ -143,6 +143,7 @@ class SequenceBlocks:
                 copies.append((cached.partial_blocks[number], table.blocks[cached.num_blocks]))
         sequence.num_slots = min(len(table.blocks) for table in sequence.tables) * BLOCK_SIZE
         sequence.has_new_blocks = True
+        sequence.next_drop = 0
         sequence.num_computed_tokens = cached.num_tokens
         sequence.num_known_blocks = cached.num_known
         sequence.load = None
@@ -159,15 +160,17 @@ class SequenceBlocks:
         """Give a running sequence blocks for `num_tokens` tokens; False, changing nothing, if too few."""
         end, tables, missing = blocks_for(num_tokens), sequence.tables, 0
         for table in tables:
-            missing += max(0, end - len(table.blocks))
-        blocks = self._pool.allocate(missing)
-        if blocks is None:
+            count = end - len(table.blocks)
+            if count > 0:
+                missing += count
+        fresh = self._pool.allocate(missing)
+        if fresh is None:
             return False
         for table in tables:
             count = end - len(table.blocks)
             if count > 0:
-                table.blocks += blocks[-count:]
-                del blocks[-count:]
+                table.blocks += fresh[:count]
+                fresh = fresh[count:]
         sequence.num_slots = end * BLOCK_SIZE
         sequence.has_new_blocks = True
         return True
@@ -196,21 +199,26 @@ class SequenceBlocks:
             for number, table in enumerate(sequence.tables):
                 if index < table.num_dropped:
                     continue
-                names = group_digest(digest, number), group_digest(parent, number)
-                block = cache.insert(KnownBlock(*names, tokens, index == 0, number), table.blocks[index])
-                if block != table.blocks[index]:
-                    self._replace(sequence, table, index, block)
+                own, above, block = digest, parent, table.blocks[index]
+                if number:
+                    own, above = group_digest(digest, number), group_digest(parent, number)
+                known = cache.insert(KnownBlock(own, above, tokens, index == 0, number), block)
+                if known != block:
+                    self._replace(sequence, table, index, known)
             self._pending.known(digest)
         sequence.num_known_blocks = full
 
     def drop(self, sequence: Sequence) -> None:
         """Give back the blocks that the next token of a sequence does not see, nor any later one."""
+        ends = []
         for number, group in self._windowed:
             table = sequence.tables[number]
             end = group.first_seen_block(sequence.num_computed_tokens)
             if end > table.num_dropped:
                 self._pool.free(table.blocks[table.num_dropped : end])
                 table.num_dropped = end
+            ends.append((table.num_dropped + 1) * BLOCK_SIZE + group.window - 1)
+        sequence.next_drop = min(ends)
 
     def finish_prefill(self, sequence: Sequence) -> None:
         """All tokens of a sequence are computed: those of its last block too can be copied by others."""

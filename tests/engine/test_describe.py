@@ -11,7 +11,9 @@ from support.known_beginning import known_beginning
 
 from octavo.engine import describe, prefix_tree
 from octavo.engine.block_hash import BlockHasher
+from octavo.engine.block_pool import blocks_for
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.runtime.backend import BLOCK_SIZE, Limits
@@ -152,6 +154,27 @@ def test_shared_prompts_are_a_tree_with_a_branch():
     assert (first.num_cached, second.num_cached) == (32, 48)
     assert state.num_step_tokens == first.num_new + second.num_new
     assert state.holders[:2] == bytes([2, 2])
+
+
+def test_the_tree_has_the_blocks_of_one_group_for_those_of_all():
+    scheduler = SchedulerSettings(4, 40, max_outputs=16, kv_groups=(KVGroup(), KVGroup(21)))
+    hybrid = Engine(
+        HashExecutable(VOCAB, Limits(40, 16, 4), (0, 21)), EngineSettings(scheduler, 160, VOCAB, 40)
+    )
+    trees = []
+    for engine in (make_engine(), hybrid):
+        for number in range(3):
+            engine.add(request(number, [1] * 32 + [number] * 32, max_tokens=60))
+        for _ in range(12):
+            engine.step()
+        state = whole(engine)
+        assert state.tree is not None
+        trees.append(sorted((node.num_blocks, node.num_holders, list(node.token_ids)) for node in state.tree))
+    assert trees[0] == trees[1] != []
+    assert len(state.running) == 3
+    for shown in state.running:
+        blocks, out_of_window = blocks_for(shown.num_computed), (shown.num_computed - 20) // 16
+        assert shown.num_blocks == 2 * blocks - out_of_window
 
 
 def test_only_what_is_asked_for():

@@ -95,7 +95,8 @@ class Rig:
             self.blocks.offer(sequence)
         if sequence.has_pending_blocks and end == len(sequence):
             self.blocks.finish_prefill(sequence)
-        self.blocks.drop(sequence)
+        if self.blocks.drops and end >= sequence.next_drop:
+            self.blocks.drop(sequence)
 
     def leave(self, sequence: Sequence, status: Status) -> None:
         self.running.remove(sequence)
