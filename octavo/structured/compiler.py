@@ -27,8 +27,6 @@ _MOST_KEPT_CHARACTERS = 1 << 20
 _MOST_LEXER_STATES = 50_000
 """Some 2 kB each, for a sequence."""
 _MOST_SYMBOLS = 200_000
-_MOST_ITEMS = 16_000
-"""Ways that a text may go on: some four for each property of an object that need not come."""
 
 
 class GrammarCompiler:
@@ -66,6 +64,8 @@ class GrammarCompiler:
         key = _key(params)
         with self._lock:
             kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
         if kept is None or output_token_ids:
             return self._executor.submit(self._make, key, params, list(output_token_ids))
         ready: Future[Matcher] = Future()
@@ -143,7 +143,6 @@ def _limits() -> LLParserLimits:
     return LLParserLimits(
         max_lexer_states=_MOST_LEXER_STATES,
         max_grammar_size=_MOST_SYMBOLS,
-        max_items_in_row=_MOST_ITEMS,
         verbose_errors=False,
     )
 

@@ -14,6 +14,8 @@ from octavo.structured.params import MAX_SCHEMA_CHARACTERS
 MAX_MULTIPLE = 10_000
 """Bound on the least common multiple of all `multipleOf` of a schema, decimal points left out: compiling
 takes an automaton with as many states."""
+MAX_OPTIONAL_PROPERTIES = 480
+"""Of an object. Each is a way to go on: llguidance follows no more, and masks take longer with each."""
 _MULTIPLE_OF = re.compile(r'"multipleOf"\s*:\s*(-?[0-9.eE+-]+)')
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -44,7 +46,29 @@ def read_schema(schema: str | dict[str, Any], name: str) -> Any:
     if len(text) > MAX_SCHEMA_CHARACTERS:
         raise ValueError(f"{name} takes at most {MAX_SCHEMA_CHARACTERS} characters, got {len(text)}")
     check_multiples(text, name)
+    _check_properties(found, name)
     return found
+
+
+def _check_properties(schema: Any, name: str) -> None:
+    waiting = [schema]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif isinstance(each, dict):
+            waiting += each.values()
+            properties, required = each.get("properties"), each.get("required")
+            if isinstance(properties, dict) and len(properties) > MAX_OPTIONAL_PROPERTIES:
+                needed = (
+                    {one for one in required if isinstance(one, str)} if isinstance(required, list) else ()
+                )
+                count = len(properties.keys() - needed)
+                if count > MAX_OPTIONAL_PROPERTIES:
+                    raise ValueError(
+                        f"{name}: an object takes at most {MAX_OPTIONAL_PROPERTIES} properties that are not "
+                        f"required, got {count}"
+                    )
 
 
 def close_objects(schema: Any) -> Any:

@@ -17,6 +17,12 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
+def many(count: int, required: int = 0) -> dict[str, Any]:
+    """An object with properties, the first `required` of which must come."""
+    names = [f"property {number}" for number in range(count)]
+    return {"type": "object", "properties": {name: {} for name in names}, "required": names[:required]}
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
@@ -28,8 +34,10 @@ def nested(depth: int) -> dict[str, Any]:
         ({"enum": ["x" * MAX_SCHEMA_CHARACTERS]}, "takes at most 262144 characters"),
         ({"multipleOf": 10_007}, "multipleOf"),
         ({"allOf": [{"multipleOf": 101}, {"multipleOf": 103}]}, "multipleOf"),
+        ({"items": [many(481)]}, "at most 480 properties that are not required, got 481"),
+        (many(900, required=400), "got 500"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_what_can_not_be_is_named(schema: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^here.*{message}"):
