@@ -167,7 +167,10 @@ def serve(arguments: list[str], folder: Path, **environment: str) -> Iterator[tu
             reader.join(10)
 
 
-def test_a_socket_a_file_the_environment_and_middleware_at_once(demo_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_socket_a_file_the_environment_and_middleware_at_once(
+    demo_model: Path, tmp_path: Path, processes: int
+) -> None:
     pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
     path = tmp_path / "octavo.sock"
     with socket.socket(socket.AF_UNIX) as stale:
@@ -175,7 +178,15 @@ def test_a_socket_a_file_the_environment_and_middleware_at_once(demo_model: Path
     (tmp_path / "stamps.py").write_text(MIDDLEWARE)
     file = tmp_path / "config.yaml"
     file.write_text(f"model: {demo_model}\nuds: {path}\nmax-model-len: 512\nserved-model-name: [demo]\n")
-    arguments = ["--config", str(file), "--middleware", "stamps.stamp", "stamps.Outer"]
+    arguments = [
+        "--config",
+        str(file),
+        "--api-server-count",
+        str(processes),
+        "--middleware",
+        "stamps.stamp",
+        "stamps.Outer",
+    ]
     arguments += ["--enable-log-requests", "--max-log-len", "5"]
     arguments += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     with serve(arguments, tmp_path, OCTAVO_KV_CACHE_MEMORY="64MiB") as (process, lines):
