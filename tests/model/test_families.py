@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from octavo.model.load import read_model_info, read_spec
 
-HF_ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]
+HF_ARCHITECTURES = [
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "MinistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+]
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 64,
@@ -99,6 +105,18 @@ def test_llama_without_the_optional_fields(tmp_path):
 def test_mistral_windows(tmp_path, window, expected):
     spec = read_spec(write_config(tmp_path, architectures=["MistralForCausalLM"], sliding_window=window))
     assert spec.windows == (expected,) * 4
+
+
+@pytest.mark.parametrize(
+    ("layer_types", "expected"),
+    [(None, (20,) * 4), (["sliding_attention", "full_attention"] * 2, (20, 0, 20, 0))],
+)
+def test_ministral_windows(tmp_path, layer_types, expected):
+    changes = {"architectures": ["MinistralForCausalLM"], "sliding_window": 20, "layer_types": layer_types}
+    assert read_spec(write_config(tmp_path, **changes)).windows == expected
+    # Mistral has them in all layers, whatever else its configuration says.
+    changes["architectures"] = ["MistralForCausalLM"]
+    assert read_spec(write_config(tmp_path, **changes)).windows == (20,) * 4
 
 
 @pytest.mark.parametrize(

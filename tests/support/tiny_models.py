@@ -66,6 +66,12 @@ CONFIGS = {
     ),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=32),
     "qwen3-yarn": lambda: transformers.Qwen3Config(**SIZES, head_dim=16, rope_parameters=dict(YARN_ROPE)),
+    "ministral": lambda: transformers.MinistralConfig(
+        **SIZES,
+        sliding_window=9,
+        head_dim=16,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    ),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=19, head_dim=16),
     # Rows of whole 256s, as the K-quants need, and more rows than are taken apart at a time.
     "llama-wide": lambda: transformers.LlamaConfig(

@@ -90,10 +90,16 @@ def layer_windows(config: Fields, num_layers: int) -> tuple[int, ...]:
     """Qwen's windows: none without use_sliding_window, else as layer_types or from max_window_layers on."""
     if not config.flag("use_sliding_window", False) or "sliding_window" not in config:
         return (0,) * num_layers
-    window, kinds = config.size("sliding_window"), config.get("layer_types")
-    if kinds is None:
-        first = config.size("max_window_layers", 28, low=0)
-        return tuple(window if layer >= first else 0 for layer in range(num_layers))
+    window = config.size("sliding_window")
+    if "layer_types" in config:
+        return windows_by_type(config, num_layers, window)
+    first = config.size("max_window_layers", 28, low=0)
+    return tuple(window if layer >= first else 0 for layer in range(num_layers))
+
+
+def windows_by_type(config: Fields, num_layers: int, window: int) -> tuple[int, ...]:
+    """`window` for the layers that layer_types says have one, 0 for the others."""
+    kinds = config.get("layer_types")
     if not isinstance(kinds, list) or len(kinds) != num_layers:
         raise config.error("layer_types", f"must be a list of {num_layers} layers")
     sizes = {"full_attention": 0, "sliding_attention": window}

@@ -1,6 +1,7 @@
 """Mistral 7B (Jiang et al., 2023): Llama with a sliding window in every layer, where it has one.
 
-Its GGUFs have the architecture "llama".
+Its GGUFs have the architecture "llama". Ministral has windows in the layers that layer_types
+says, and is the same otherwise.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from octavo.model.families.family import Family
-from octavo.model.families.from_hf import spec_from_hf
+from octavo.model.families.from_hf import spec_from_hf, windows_by_type
 from octavo.model.fields import Fields
 from octavo.model.spec import DecoderSpec
 
@@ -19,4 +20,12 @@ def _from_hf(config: Fields) -> DecoderSpec:
     return replace(spec, windows=(window,) * spec.num_layers)
 
 
+def _ministral_from_hf(config: Fields) -> DecoderSpec:
+    spec = _from_hf(config)
+    if "layer_types" not in config:
+        return spec
+    return replace(spec, windows=windows_by_type(config, spec.num_layers, spec.windows[0]))
+
+
 MISTRAL = Family(hf_architectures=("MistralForCausalLM",), from_hf=_from_hf)
+MINISTRAL = Family(hf_architectures=("MinistralForCausalLM",), from_hf=_ministral_from_hf)

@@ -6,11 +6,11 @@ from octavo.formats.gguf import GGUFFile
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.model.families.family import Family
 from octavo.model.families.llama import LLAMA
-from octavo.model.families.mistral import MISTRAL
+from octavo.model.families.mistral import MINISTRAL, MISTRAL
 from octavo.model.families.qwen2 import QWEN2
 from octavo.model.families.qwen3 import QWEN3
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3)
+FAMILIES = (LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3)
 
 _BY_HF = {name: family for family in FAMILIES for name in family.hf_architectures}
 _BY_GGUF = {name: family for family in FAMILIES for name in family.gguf_architectures}
