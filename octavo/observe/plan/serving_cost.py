@@ -29,7 +29,7 @@ from octavo.model.load import read_spec, resolve_model
 from octavo.observe.plan.step_cost import StepCost, StepWork
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-_BATCHES = (1, 8)
+_BATCHES = (1, 3, 8)
 _PROMPT = 32
 _OUTPUT = 32
 _FEWEST_ROUNDS, _MOST_ROUNDS = 2, 16
@@ -78,7 +78,7 @@ def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[
     """
     prompt = min(_PROMPT, (config.max_model_len or _PROMPT * 2) // 2)
     output = min(_OUTPUT, (config.max_model_len or _PROMPT + _OUTPUT) - prompt)
-    batches = [min(batch, config.max_num_seqs) for batch in _BATCHES]
+    batches = sorted({min(batch, config.max_num_seqs) for batch in _BATCHES})
     progress("starting a server")
     tokenizer = load_tokenizer(resolve_model(config.model), config.tokenizer)
     with _server(config, max(batches) * blocks_for(prompt + output + 1)) as url:
@@ -87,10 +87,11 @@ def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[
             progress(f"reading {batch} streams")
             streams.append(_read_streams(url, tokenizer, batch, prompt, output))
     added = [each.token_seconds - _expected_gap(engine, each.batch, prompt, output) for each in streams]
-    return ServedCost(engine, *share_out(batches, added), streams)
+    shares = share_out((batches[0], batches[-1]), (added[0], added[-1]))
+    return ServedCost(engine, *shares, streams)
 
 
-def share_out(batches: list[int], added: list[float]) -> tuple[float, float]:
+def share_out(batches: tuple[int, int], added: tuple[float, float]) -> tuple[float, float]:
     """The line through what two batches take longer, neither part of it negative."""
     (small, large), (first, second) = batches, added
     if large == small:

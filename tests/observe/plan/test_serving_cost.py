@@ -51,15 +51,15 @@ def test_gaps_with_a_prompt_are_left_out():
 @pytest.mark.parametrize(
     ("batches", "added", "shared"),
     [
-        ([1, 8], [0.001, 0.0017], (0.0009, 0.0001)),
-        ([1, 8], [0.002, 0.001], (0.002, 0.0)),  # noise: more streams do not make a step shorter
-        ([1, 8], [-0.001, 0.008], (0.0, 0.001)),  # nor do streams take more than all that was added
-        ([1, 8], [-0.001, -0.002], (0.0, 0.0)),
-        ([4, 4], [0.001, 0.003], (0.001, 0.0)),
+        ((1, 8), (0.001, 0.0017), (0.0009, 0.0001)),
+        ((1, 8), (0.002, 0.001), (0.002, 0.0)),  # noise: more streams do not make a step shorter
+        ((1, 8), (-0.001, 0.008), (0.0, 0.001)),  # nor do streams take more than all that was added
+        ((1, 8), (-0.001, -0.002), (0.0, 0.0)),
+        ((4, 4), (0.001, 0.003), (0.001, 0.0)),
     ],
 )
 def test_what_was_added_is_shared_out(
-    batches: list[int], added: list[float], shared: tuple[float, float]
+    batches: tuple[int, int], added: tuple[float, float], shared: tuple[float, float]
 ) -> None:
     assert share_out(batches, added) == pytest.approx(shared)
 
