@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20480, help="most tokens to score")
     parser.add_argument("--window", type=int, default=512, help="tokens in a window")
     parser.add_argument("--backend", choices=("native", "reference"), default="native")
-    parser.add_argument("--kv-cache-dtype", choices=KV_CACHE_DTYPES, default="float16")
+    parser.add_argument("--kv-cache-dtype", choices=KV_CACHE_DTYPES, default="int16")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--reference", choices=("transformers",), default=None)
     arguments = parser.parse_args()

@@ -217,11 +217,15 @@ void Executor::allocate_kv_cache(const std::vector<std::vector<int>>& groups, in
         planes = std::max(planes, group.size());
         layers += group.size();
     }
-    const size_t plane_bytes = KVLayer{nullptr, type, num_kv_heads, head_dim}.block_bytes() * blocks;
-    kv_ = Region(plane_bytes * planes);
+    const KVLayer like{nullptr, nullptr, type, num_kv_heads, head_dim};
+    const size_t items = like.item_bytes() * blocks, scales = like.scale_bytes() * blocks;
+    kv_ = Region((items + scales) * planes);
+    uint8_t* first_scales = kv_.data() + items * planes;
     planes_.clear();
     for (size_t plane = 0; plane < planes; ++plane)
-        planes_.push_back({kv_.data() + plane * plane_bytes, type, num_kv_heads, head_dim});
+        planes_.push_back({kv_.data() + plane * items,
+                           reinterpret_cast<float*>(first_scales + plane * scales), type, num_kv_heads,
+                           head_dim});
     layers_.assign(layers, {});
     for (size_t group = 0; group < groups.size(); ++group)
         for (size_t plane = 0; plane < groups[group].size(); ++plane)

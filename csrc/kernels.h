@@ -43,16 +43,20 @@ struct LinearOutput {
     int64_t residual_stride;
 };
 
-enum class KVType { F32, F16, BF16, E4M3, Int8 };
+enum class KVType { F32, F16, BF16, E4M3, Int8, Int16 };
 
-// The KV cache of one layer: [block][KV head] { K [head_dim][16]; V [16][head_dim] }, and for int8 the float
-// scales of each token's K and V: { K [16]; V [16] }.
+// The KV cache of one layer: [block][KV head] { K [head_dim][16]; V [16][head_dim] }, and for the integers
+// the float scales of each token's K and V: [block][KV head] { K [16]; V [16] }, apart, so that a head's
+// items fill whole pages. int16 items lie in the pairs that are multiplied and added at once: K [head_dim /
+// 2][16][2]; V [8][head_dim][2].
 struct KVLayer {
     uint8_t* data;
+    float* scales;
     KVType type;
     int num_kv_heads;
     int head_dim;
 
+    bool has_scales() const { return type == KVType::Int8 || type == KVType::Int16; }
     int64_t head_bytes() const {
         const int64_t items = 2 * int64_t{head_dim} * 16;
         switch (type) {
@@ -60,17 +64,23 @@ struct KVLayer {
                 return 4 * items;
             case KVType::F16:
             case KVType::BF16:
+            case KVType::Int16:
                 return 2 * items;
             case KVType::E4M3:
-                return items;
             case KVType::Int8:
-                return items + 2 * 16 * 4;
+                return items;
         }
         return 0;
     }
-    int64_t block_bytes() const { return num_kv_heads * head_bytes(); }
+    // Bytes of a block's items, and of its scales.
+    int64_t item_bytes() const { return num_kv_heads * head_bytes(); }
+    int64_t scale_bytes() const { return has_scales() ? num_kv_heads * int64_t{2 * 16 * sizeof(float)} : 0; }
+    int64_t block_bytes() const { return item_bytes() + scale_bytes(); }
     uint8_t* head(int64_t block, int kv_head) const {
         return data + (block * num_kv_heads + kv_head) * head_bytes();
+    }
+    float* head_scales(int64_t block, int kv_head) const {
+        return scales + (block * num_kv_heads + kv_head) * 2 * 16;
     }
 };
 
@@ -128,8 +138,12 @@ struct SamplingKernels {
 };
 
 static inline int64_t split_part_floats(int head_dim) { return kQueryRows * (int64_t{head_dim} + 2); }
+// Of a split: [kQueryRows][kSplit] scores, and for int16 the weights and the queries.
+static inline int64_t split_scratch_floats(int head_dim) {
+    return kQueryRows * (kSplit + int64_t{kSplit} / 2 + 1 + (head_dim + 1) / 2);
+}
 static inline int64_t attention_scratch_floats(int head_dim) {
-    return kQueryRows * int64_t{kSplit} + 2 * split_part_floats(head_dim);
+    return split_scratch_floats(head_dim) + 2 * split_part_floats(head_dim);
 }
 
 // What attention gives for the rows of a tile before the division: [kQueryRows][head_dim] outputs, and a

@@ -66,11 +66,9 @@ Encoding encoding_of(const std::string& name) {
 }
 
 KVType kv_type_of(const std::string& dtype) {
-    static const std::map<std::string, KVType> types = {{"float32", KVType::F32},
-                                                        {"float16", KVType::F16},
-                                                        {"bfloat16", KVType::BF16},
-                                                        {"fp8", KVType::E4M3},
-                                                        {"int8", KVType::Int8}};
+    static const std::map<std::string, KVType> types = {{"float32", KVType::F32},   {"float16", KVType::F16},
+                                                        {"bfloat16", KVType::BF16}, {"fp8", KVType::E4M3},
+                                                        {"int8", KVType::Int8},     {"int16", KVType::Int16}};
     auto found = types.find(dtype);
     if (found == types.end()) throw std::invalid_argument("the native backend has no KV cache of " + dtype);
     return found->second;

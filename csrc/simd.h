@@ -38,4 +38,20 @@ static inline f32x16 exp(f32x16 x) {
     return where_above(x, -87.3f, scale_by_power(p, n));
 }
 
+// 2^x to about 2 ulp for x <= 0 (and a little above); 0 at -127 and below.
+static inline f32x16 exp2(f32x16 x) {
+    x = max(x, set1(-127.0f));
+    // Added to 1.5 * 2^23 a float is rounded to an integer, which its low bits hold.
+    const f32x16 magic = set1(0x1.8p23f), shifted = add(x, magic);
+    const f32x16 r = sub(x, sub(shifted, magic));
+    f32x16 p = set1(1.3333558e-3f);
+    p = fma(p, r, set1(9.6181291e-3f));
+    p = fma(p, r, set1(5.5504109e-2f));
+    p = fma(p, r, set1(2.4022651e-1f));
+    p = fma(p, r, set1(6.9314718e-1f));
+    p = fma(p, r, set1(1.0f));
+    // At -127 the rest is not below 0 nor p below 1: no exponent wraps.
+    return add_exponent(p, shifted);
+}
+
 }  // namespace octavo::OCTAVO_TIER

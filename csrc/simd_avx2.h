@@ -132,12 +132,49 @@ static inline __m256 scale_by_power(__m256 a, __m256 n) {
 static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
     return {scale_by_power(a.lo, n.lo), scale_by_power(a.hi, n.hi)};
 }
+static inline __m256 add_exponent(__m256 a, __m256 shifted) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
+// a * 2^n, n the integer in the low bits of `shifted`.
+static inline f32x16 add_exponent(f32x16 a, f32x16 shifted) {
+    return {add_exponent(a.lo, shifted.lo), add_exponent(a.hi, shifted.hi)};
+}
 static inline void store_int8(int8_t* p, f32x16 a) {
     __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
     words = _mm256_permute4x64_epi64(words, 0xd8);
     __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
+static inline void store_int16(int16_t* p, f32x16 a) {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xd8));
+}
+
+// 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
+struct i16x32 {
+    __m256i lo, hi;
+};
+struct i32x16 {
+    __m256i lo, hi;
+};
+
+static inline i32x16 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+static inline i16x32 load(const int16_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16))};
+}
+static inline i16x32 set_pair(const int16_t* p) {
+    int32_t pair;
+    std::memcpy(&pair, p, 4);
+    return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+}
+// Lane i of the sum gains a[2i] b[2i] + a[2i + 1] b[2i + 1]. Nothing may be -32768.
+static inline i32x16 add_pairs(i16x32 a, i16x32 b, i32x16 sum) {
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(a.lo, b.lo)),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(a.hi, b.hi))};
+}
+static inline f32x16 to_f32(i32x16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 
 // Lane i and lane i + 8, then + 4, + 2, + 1: the order that every tier follows.
 static inline float reduce_add(f32x16 a) {

@@ -85,9 +85,40 @@ static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
     __m512i exponent = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
     return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), exponent))};
 }
+// a * 2^n, n the integer in the low bits of `shifted`.
+static inline f32x16 add_exponent(f32x16 a, f32x16 shifted) {
+    const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
+    return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), exponent))};
+}
 static inline void store_int8(int8_t* p, f32x16 a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
+static inline void store_int16(int16_t* p, f32x16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+
+// 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
+struct i16x32 {
+    __m512i v;
+};
+struct i32x16 {
+    __m512i v;
+};
+
+static inline i32x16 zero_i32() { return {_mm512_setzero_si512()}; }
+static inline i16x32 load(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
+static inline i16x32 set_pair(const int16_t* p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    return {_mm512_set1_epi32(pair)};
+}
+// Lane i of the sum gains a[2i] b[2i] + a[2i + 1] b[2i + 1]. Nothing may be -32768.
+static inline i32x16 add_pairs(i16x32 a, i16x32 b, i32x16 sum) {
+    // Not the intrinsic, of which GCC 12 copies every sum to and fro in a loop.
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
+    return sum;
+}
+static inline f32x16 to_f32(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 // Lane i and lane i + 8, then + 4, + 2, + 1: the order that every tier follows.
 static inline float reduce_add(f32x16 a) {

@@ -125,8 +125,54 @@ static inline f32x16 scale_by_power(f32x16 a, f32x16 n) {
         return out;
     });
 }
+// a * 2^n, n the integer in the low bits of `shifted`.
+static inline f32x16 add_exponent(f32x16 a, f32x16 shifted) {
+    return each_lane([&](int i) {
+        uint32_t bits, power;
+        std::memcpy(&bits, &a.v[i], 4);
+        std::memcpy(&power, &shifted.v[i], 4);
+        bits += power << 23;
+        float out;
+        std::memcpy(&out, &bits, 4);
+        return out;
+    });
+}
 static inline void store_int8(int8_t* p, f32x16 a) {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
+static inline void store_int16(int16_t* p, f32x16 a) {
+    a = round_even(a);
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]);
+}
+
+// 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
+struct i16x32 {
+    int16_t v[32];
+};
+struct i32x16 {
+    uint32_t v[16];  // wraps where lanes hold what was never written
+};
+
+static inline i32x16 zero_i32() { return {}; }
+static inline i16x32 load(const int16_t* p) {
+    i16x32 out;
+    std::memcpy(out.v, p, sizeof out.v);
+    return out;
+}
+static inline i16x32 set_pair(const int16_t* p) {
+    i16x32 out;
+    for (int i = 0; i < 32; ++i) out.v[i] = p[i % 2];
+    return out;
+}
+// Lane i of the sum gains a[2i] b[2i] + a[2i + 1] b[2i + 1]. Nothing may be -32768.
+static inline i32x16 add_pairs(i16x32 a, i16x32 b, i32x16 sum) {
+    for (int i = 0; i < 16; ++i)
+        sum.v[i] += static_cast<uint32_t>(a.v[2 * i] * b.v[2 * i]) +
+                    static_cast<uint32_t>(a.v[2 * i + 1] * b.v[2 * i + 1]);
+    return sum;
+}
+static inline f32x16 to_f32(i32x16 a) {
+    return each_lane([&](int i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
 }
 
 // Lane i and lane i + 8, then + 4, + 2, + 1: the order that every tier follows.

@@ -5,11 +5,13 @@
 
 namespace octavo::OCTAVO_TIER {
 
-// int8 items are multiples of a scale that a head of a token has for its keys, and another for its values.
+// Integers are multiples of a scale that a head of a token has for its keys, and another for its values.
 template <typename T>
 constexpr bool kHasScales = false;
 template <>
 inline constexpr bool kHasScales<int8_t> = true;
+template <>
+inline constexpr bool kHasScales<int16_t> = true;
 
 static inline float item_to_float(float x) { return x; }
 static inline float item_to_float(int8_t x) { return x; }
@@ -52,7 +54,7 @@ static inline void write_kv_as(const KVLayer& layer, int block, int slot, int kv
     T* values = keys + head_dim * 16;
     float to_keys = 1.0f, to_values = 1.0f;
     if constexpr (kHasScales<T>) {
-        float* scales = reinterpret_cast<float*>(values + head_dim * 16);
+        float* scales = layer.head_scales(block, kv_head);
         const float key = largest_magnitude(k, layer.head_dim), value = largest_magnitude(v, layer.head_dim);
         scales[slot] = key / 127.0f;
         scales[16 + slot] = value / 127.0f;
@@ -61,6 +63,59 @@ static inline void write_kv_as(const KVLayer& layer, int block, int slot, int kv
     }
     for (int64_t d = 0; d < head_dim; ++d) set_item(k[d] * to_keys, keys + d * 16 + slot);
     for (int64_t d = 0; d < head_dim; ++d) set_item(v[d] * to_values, values + slot * head_dim + d);
+}
+
+enum class Int16Range {
+    Norm,     // of the vector below 2^15.5, magnitudes at most 32767
+    Largest,  // magnitudes at most 16383
+};
+
+// n floats as int16: calls put(i, count, lanes) for items [i, i + count). Returns what a unit stands for.
+template <Int16Range RANGE, typename F>
+static inline float to_int16(const float* x, int n, F put) {
+    // Infinities and NaN as well become numbers whose ratios to the largest have finite squares.
+    const f32x16 bound = set1(-0x1p100f);
+    const auto item = [&](int64_t i, int count) {
+        return sub(zero(), max(sub(zero(), max(load_some(x + i, count), bound)), bound));
+    };
+    f32x16 top = zero();
+    for_lanes(n, [&](int64_t i, int count) { top = max(abs(item(i, count)), top); });
+    const float largest = reduce_max(top);
+    float factor = 0.0f;
+    if (largest > 0x1p-100f && RANGE == Int16Range::Largest) factor = 16383.0f / largest;
+    if (largest > 0x1p-100f && RANGE == Int16Range::Norm) {
+        const f32x16 shrink = set1(1.0f / largest);
+        f32x16 squares = zero();
+        for_lanes(n, [&](int64_t i, int count) {
+            const f32x16 a = mul(item(i, count), shrink);
+            squares = fma(a, a, squares);
+        });
+        // 32 less than 2^15.5: what the rounding of 4096 items adds to a norm at most.
+        const float by_norm = 46300.0f / std::sqrt(reduce_add(squares));
+        factor = (by_norm < 32767.0f ? by_norm : 32767.0f) / largest;
+    }
+    for_lanes(n, [&](int64_t i, int count) {
+        int16_t lanes[16];
+        store_int16(lanes, mul(item(i, count), set1(factor)));
+        put(i, count, lanes);
+    });
+    return factor > 0.0f ? 1.0f / factor : 1.0f;
+}
+
+static inline void write_kv_int16(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
+                                  const float* v) {
+    const int64_t head_dim = layer.head_dim;
+    int16_t* keys = reinterpret_cast<int16_t*>(layer.head(block, kv_head));
+    int16_t* values = keys + head_dim * 16;
+    float* scales = layer.head_scales(block, kv_head);
+    scales[slot] = to_int16<Int16Range::Norm>(k, layer.head_dim, [&](int64_t i, int count, int16_t* lanes) {
+        for (int d = 0; d < count; d += 2) __builtin_memcpy(keys + (i + d) * 16 + slot * 2, lanes + d, 4);
+    });
+    int16_t* row = values + slot / 2 * 2 * head_dim + slot % 2;
+    scales[16 + slot] =
+        to_int16<Int16Range::Largest>(v, layer.head_dim, [&](int64_t i, int count, int16_t* lanes) {
+            for (int d = 0; d < count; ++d) row[2 * (i + d)] = lanes[d];
+        });
 }
 
 static inline void write_kv(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
@@ -76,6 +131,8 @@ static inline void write_kv(const KVLayer& layer, int block, int slot, int kv_he
             return write_kv_as<e4m3>(layer, block, slot, kv_head, k, v);
         case KVType::Int8:
             return write_kv_as<int8_t>(layer, block, slot, kv_head, k, v);
+        case KVType::Int16:
+            return write_kv_int16(layer, block, slot, kv_head, k, v);
     }
 }
 

@@ -198,7 +198,7 @@ def kv_cache_spec(
     config: EngineConfig, spec: DecoderSpec, groups: tuple[KVGroup, ...] = (KVGroup(),)
 ) -> KVCacheSpec:
     """The KV cache of `spec` in the type that the flags ask for; one of `groups` is of all layers."""
-    short = {"auto": "float16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
+    short = {"auto": "int16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
     dtype = short.get(config.kv_cache_dtype, config.kv_cache_dtype)
     layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
     return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype, layers)

@@ -1,10 +1,14 @@
 """The types that keys and values are cached in: what a head's vector becomes, and what is read back.
 
 float16, bfloat16 and fp8 (e4m3 of the OCP 8-bit floating point specification) round to the nearest, ties to
-even, and saturate. int8 keeps multiples of a float32 scale, a 127th of the vector's largest magnitude.
+even, and saturate. The integers keep multiples of a float32 scale of the vector: int8 of a 127th of its largest
+magnitude, int16 of a 16383rd for values. For keys it brings the largest to 32767 at most and the norm to 46300 at
+most, so that the integer product with a query of such a norm fits 32 bits (Cauchy and Schwarz).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,24 +16,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-KV_CACHE_DTYPES = ("float16", "bfloat16", "float32", "int8", "fp8")
+KV_CACHE_DTYPES = ("int16", "float16", "bfloat16", "float32", "int8", "fp8")
 
 LARGEST = {"float16": 65504.0, "bfloat16": float.fromhex("0x1.fep127"), "fp8": 448.0}
 
 
 def vector_bytes(dtype: str, head_dim: int) -> int:
     """Bytes of one token's keys, or values, of one KV head."""
-    item = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1, "fp8": 1}[dtype]
-    return item * head_dim + (4 if dtype == "int8" else 0)
+    item = {"int16": 2, "float16": 2, "bfloat16": 2, "float32": 4, "int8": 1, "fp8": 1}[dtype]
+    return item * head_dim + (4 if dtype.startswith("int") else 0)
 
 
-def encode(vectors: Floats, dtype: str) -> Bytes:
+def encode(vectors: Floats, dtype: str, part: Literal["keys", "values"] = "values") -> Bytes:
     """`[..., head dim]` as `[..., vector bytes]`."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     if dtype in LARGEST:
         vectors = np.clip(vectors, -LARGEST[dtype], LARGEST[dtype])
     if dtype == "int8":
         return _encode_int8(vectors)
+    if dtype == "int16":
+        return _encode_int16(vectors, part)
     if dtype == "bfloat16":
         return (_round_bits(vectors.view(np.uint32), 16) >> 16).astype(np.uint16).view(np.uint8)
     if dtype == "fp8":
@@ -40,9 +46,9 @@ def encode(vectors: Floats, dtype: str) -> Bytes:
 def decode(data: Bytes, dtype: str) -> Floats:
     """What `encode` gave, as float32 `[..., head dim]`."""
     data = np.ascontiguousarray(data)
-    if dtype == "int8":
+    if dtype.startswith("int"):
         scales = np.ascontiguousarray(data[..., -4:]).view(np.float32)
-        return data[..., :-4].view(np.int8).astype(np.float32) * scales
+        return np.ascontiguousarray(data[..., :-4]).view(dtype).astype(np.float32) * scales
     if dtype == "bfloat16":
         return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype == "fp8":
@@ -59,6 +65,21 @@ def _encode_int8(vectors: Floats) -> Bytes:
         inverse = np.where(largest > 0, np.float32(127) / largest, np.float32(0))
     items = np.clip(np.rint(vectors * inverse), -127, 127).astype(np.int8)
     scales = np.ascontiguousarray(largest / np.float32(127))
+    return np.concatenate([items.view(np.uint8), scales.view(np.uint8)], axis=-1)
+
+
+def _encode_int16(vectors: Floats, part: str) -> Bytes:
+    vectors = np.clip(vectors, -(2.0**100), 2.0**100)
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    whole = np.where(largest > 2.0**-100, largest, np.float32(np.inf))  # else every item is 0
+    norm = np.sqrt(np.square(vectors / whole).sum(axis=-1, keepdims=True, dtype=np.float32))
+    steps = np.float32(16383)
+    if part == "keys":
+        with np.errstate(divide="ignore"):
+            steps = np.minimum(np.float32(46300) / norm, np.float32(32767))
+    factor = (steps / whole).astype(np.float32)
+    items = np.rint(vectors * factor).astype(np.int16)
+    scales = np.divide(1, factor, out=np.ones_like(factor), where=factor > 0)
     return np.concatenate([items.view(np.uint8), scales.view(np.uint8)], axis=-1)
 
 

@@ -64,16 +64,11 @@ class ReferenceExecutable:
         shape = (spec.planes, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
         self.keys = np.zeros(shape, np.uint8)
         self.values = np.zeros(shape, np.uint8)
-        self.planes = {
-            layer: (group, plane)
-            for group, layers in enumerate(spec.layers_by_group)
-            for plane, layer in enumerate(layers)
-        }
 
     def write_kv(self, plane: int, slots: Slots, keys: Floats, values: Floats) -> None:
         """Put `[tokens, KV heads, head dim]` keys and values into slots, rounded to the cache's type."""
-        self.keys[plane][slots] = kv_items.encode(keys, self._kv_spec.dtype)
-        self.values[plane][slots] = kv_items.encode(values, self._kv_spec.dtype)
+        self.keys[plane][slots] = kv_items.encode(keys, self._kv_spec.dtype, "keys")
+        self.values[plane][slots] = kv_items.encode(values, self._kv_spec.dtype, "values")
 
     def read_kv(self, plane: int, slots: Slots) -> tuple[Floats, Floats]:
         """Keys and values of slots, `[tokens, KV heads, head dim]` each."""

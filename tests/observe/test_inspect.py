@@ -92,9 +92,9 @@ def test_text_and_json_say_the_same(
     text = capsys.readouterr().out
     assert "layers 0-1    7 x Q2_K" in text
     assert f"{found['parameters']:,}" in text
-    assert found["kv_bytes_per_token"] == 2 * 2 * 2 * 64 * 2  # K and V, layers, KV heads, head dim, float16
-    assert "512 bytes a token" not in text
-    assert "1,024 bytes a token" in text
+    # K and V, layers, KV heads, head dim of int16 and a scale
+    assert found["kv_bytes_per_token"] == 2 * 2 * 2 * (64 * 2 + 4)
+    assert "1,056 bytes a token" in text
     assert found["fits"] is True
     assert "fits here     yes: room for" in text
 

@@ -1,4 +1,4 @@
-"""The KV cache's types against torch's, and int8 within half a step of its scale."""
+"""The KV cache's types against torch's, and integers within half a step of their scale."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def test_int8_is_within_half_a_step(values: list[float]):
     # Below 2^-120 the scale itself has few bits.
     assert np.abs(got - finite).max() <= step * 0.5001 + 2.0**-126
     assert np.isfinite(got).all()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40), st.booleans())
+def test_int16_is_within_half_a_step_and_its_products_fit_32_bits(values: list[float], keys: bool):
+    vector = np.array([values], np.float32)
+    data = encode(vector, "int16", "keys" if keys else "values")
+    items = data[:, :-4].view(np.int16).astype(np.int64)
+    assert np.abs(items).max() <= (32767 if keys else 16383)
+    if keys:
+        assert (items**2).sum() < 2**31
+    bounded = np.clip(vector, -(2.0**100), 2.0**100).astype(np.float64)
+    step = max(np.abs(bounded).max() / 16383, np.sqrt((bounded**2).sum()) / 46300)
+    assert np.abs(decode(data, "int16") - bounded).max() <= step * 0.51 + 2.0**-100
 
 
 @pytest.mark.parametrize("dtype", KV_CACHE_DTYPES)
