@@ -88,7 +88,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="", help="a GGUF file or a Hugging Face directory; default: demo")
-    parser.add_argument("--types", nargs="+", default=["float16", "int8", "fp8"])
+    parser.add_argument("--types", nargs="+", default=["int16", "float16", "int8", "fp8"])
     parser.add_argument("--steps", type=int, default=15)
     arguments = parser.parse_args()
 

@@ -73,7 +73,7 @@ def make_engine(config: EngineConfig, num_streams: int) -> Engine:
     """An engine with memory for all that the benchmark runs."""
     scheduler = scheduler_settings(config, LENGTH)
     limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
-    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
+    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "int16")
     executable = NativeBackend().compile(trace(SPEC), weights(), kv_cache, limits)
     num_blocks = (2 + num_streams) * LENGTH // 16
     return Engine(executable, EngineSettings(scheduler, LENGTH, SPEC.vocab_size, num_blocks))

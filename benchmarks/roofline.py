@@ -69,7 +69,7 @@ def main() -> None:
 
     model = load_model(EngineConfig(model=arguments.model))
     spec, program = model.spec, trace(model.spec)
-    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "float16")
+    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "int16")
     executable = NativeBackend(arguments.threads, arguments.isa).compile(
         program, model.weights, kv_cache, Limits(PREFILL, max(BATCHES), max(BATCHES))
     )

@@ -110,9 +110,9 @@ class Ceiling(msgspec.Struct, frozen=True):
 
 
 def work_of_model(path: Path, weight_bytes: int) -> ModelWork:
-    """The work of the model at `path` with a float16 KV cache; `weight_bytes` as in `count_work`."""
+    """The work of the model at `path` with an int16 KV cache; `weight_bytes` as in `count_work`."""
     model = load_model(EngineConfig(model=str(path)))
-    kv_cache = KVCacheSpec(model.spec.num_layers, model.spec.num_kv_heads, model.spec.head_dim, "float16")
+    kv_cache = KVCacheSpec(model.spec.num_layers, model.spec.num_kv_heads, model.spec.head_dim, "int16")
     return count_work(trace(model.spec), model.weights, kv_cache, weight_bytes)
 
 
