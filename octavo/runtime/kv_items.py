@@ -1,9 +1,9 @@
 """The types that keys and values are cached in: what a head's vector becomes, and what is read back.
 
 float16, bfloat16 and fp8 (e4m3 of the OCP 8-bit floating point specification) round to the nearest, ties to
-even, and saturate. The integers keep multiples of a float32 scale of the vector: int8 of a 127th of its largest
-magnitude, int16 of a 16383rd for values. For keys it brings the largest to 32767 at most and the norm to 46300 at
-most, so that the integer product with a query of such a norm fits 32 bits (Cauchy and Schwarz).
+even, and saturate. The integers keep multiples of a float32 scale of the vector. In int8 the largest becomes
+127; in int16 it becomes 16383 in values, and in keys at most 32767, and their norm at most 46300: the integer
+product with a query of such a norm fits 32 bits (Cauchy and Schwarz).
 """
 
 from __future__ import annotations
