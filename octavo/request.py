@@ -179,7 +179,7 @@ class RequestBuilder:
         """
         try:
             return self._params_decoder.decode(self._params_encoder.encode(params))
-        except (msgspec.MsgspecError, TypeError, OverflowError) as error:
+        except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"sampling_params: {error}") from error
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from octavo.tokenizer.tokenizer import Tokenizer
 
 _NUM_THREADS = 2
+_STACK_BYTES = 256 << 20
+"""llguidance recurses for a rule that is another rule, some 4 kB each time; within the bounds of a request's
+size that may be 10,000 times. Memory is taken as it is used."""
 _MOST_KEPT = 64
 _MOST_KEPT_CHARACTERS = 1 << 20
 """Of the grammars that are kept, as text: memory follows from it."""
@@ -42,8 +45,8 @@ class GrammarCompiler:
         self._load = tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = list(eos_token_ids)
-        self._executor = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="grammar")
         self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
         self._vocabulary_lock = threading.Lock()
         self._vocabulary: Vocabulary | None = None
         self._tokens: LLTokenizer | None = None
@@ -66,6 +69,8 @@ class GrammarCompiler:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
+            if self._executor is None:
+                self._executor = _start_threads()
         if kept is None or output_token_ids:
             return self._executor.submit(self._make, key, params, list(output_token_ids))
         ready: Future[Matcher] = Future()
@@ -135,6 +140,18 @@ class GrammarCompiler:
             ):
                 oldest, _ = self._kept.popitem(last=False)
                 self._kept_characters -= len(oldest)
+
+
+def _start_threads() -> ThreadPoolExecutor:
+    executor = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="grammar")
+    usual = threading.stack_size(_STACK_BYTES)
+    try:  # a thread starts with a job for which none is idle
+        all_started = threading.Barrier(_NUM_THREADS)
+        for started in [executor.submit(all_started.wait) for _ in range(_NUM_THREADS)]:
+            started.result()
+    finally:
+        threading.stack_size(usual)
+    return executor
 
 
 def _limits() -> LLParserLimits:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
 from octavo.structured.params import StructuredOutputsParams
 from octavo.structured.schema import check_multiples, close_objects, read_schema
+
+MAX_EBNF_RULES = 500
+_IS_LARK = re.compile(r"^[ \t]*(%llguidance\b|start[ \t]*:)", re.MULTILINE)
 
 
 def grammar_of(params: StructuredOutputsParams, special_tokens: Collection[str] = ()) -> str:
@@ -16,7 +20,7 @@ def grammar_of(params: StructuredOutputsParams, special_tokens: Collection[str] 
     Raises ValueError, beginning with the field (`structured_outputs.json`), for what is seen to be wrong
     before the grammar is compiled.
     """
-    from llguidance import LLMatcher, grammar_from
+    from llguidance import LLMatcher
 
     if params.json is not None or params.json_object:
         schema: str | dict[str, Any] = {"type": "object"} if params.json is None else params.json
@@ -26,14 +30,25 @@ def grammar_of(params: StructuredOutputsParams, special_tokens: Collection[str] 
     if params.choice is not None:
         return LLMatcher.grammar_from_regex("|".join(f"(?:{_literal(text)})" for text in params.choice))
     if params.grammar is not None:
-        name = "structured_outputs.grammar"
-        check_multiples(params.grammar, name)
-        try:
-            return grammar_from("grammar", params.grammar)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        return LLMatcher.grammar_from_lark(_lark(params.grammar, "structured_outputs.grammar"))
     assert params.structural_tag is not None
     return _structural_tag(params.structural_tag, params, special_tokens)
+
+
+def _lark(grammar: str, name: str) -> str:
+    """A grammar in Lark, translated if it is in EBNF."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    check_multiples(grammar, name)
+    if _IS_LARK.search(grammar):
+        return grammar
+    # The translation takes the square of it.
+    if (num_rules := grammar.count("::=")) > MAX_EBNF_RULES:
+        raise ValueError(f"{name} takes at most {MAX_EBNF_RULES} rules in EBNF, got {num_rules}")
+    try:
+        return gbnf_to_lark(grammar)
+    except Exception as error:
+        raise ValueError(f"{name}: not EBNF (root ::= ...) nor Lark (start: ...): {error}") from None
 
 
 def _json_grammar(schema: str | dict[str, Any], params: StructuredOutputsParams, name: str) -> str:

@@ -8,8 +8,9 @@ import msgspec
 
 MAX_SCHEMA_CHARACTERS = 1 << 18
 """Of a JSON schema as text, and of all schemas of a structural tag together."""
-MAX_REGEX_CHARACTERS = 1 << 15
-MAX_GRAMMAR_CHARACTERS = 1 << 17
+MAX_REGEX_CHARACTERS = 1 << 13
+"""Compiling may take the square of it: a second or two at this length."""
+MAX_GRAMMAR_CHARACTERS = 1 << 15
 MAX_CHOICES = 4096
 MAX_CHOICE_CHARACTERS = 1 << 16
 MAX_WHITESPACE_PATTERN_CHARACTERS = 256

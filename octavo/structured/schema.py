@@ -14,6 +14,10 @@ from octavo.structured.params import MAX_SCHEMA_CHARACTERS
 MAX_MULTIPLE = 10_000
 """Bound on the least common multiple of all `multipleOf` of a schema, decimal points left out: compiling
 takes an automaton with as many states."""
+MAX_DEPTH = 128
+"""As llguidance reads it."""
+MAX_PATTERN_CHARACTERS = 1 << 12
+MAX_ALL_PATTERNS_CHARACTERS = 1 << 15
 MAX_OPTIONAL_PROPERTIES = 480
 """Of an object. Each is a way to go on: llguidance follows no more, and masks take longer with each."""
 _MULTIPLE_OF = re.compile(r'"multipleOf"\s*:\s*(-?[0-9.eE+-]+)')
@@ -46,18 +50,24 @@ def read_schema(schema: str | dict[str, Any], name: str) -> Any:
     if len(text) > MAX_SCHEMA_CHARACTERS:
         raise ValueError(f"{name} takes at most {MAX_SCHEMA_CHARACTERS} characters, got {len(text)}")
     check_multiples(text, name)
-    _check_properties(found, name)
+    _check_parts(found, name)
     return found
 
 
-def _check_properties(schema: Any, name: str) -> None:
-    waiting = [schema]
+def _check_parts(schema: Any, name: str) -> None:
+    waiting = [(schema, 0)]
+    lengths = [0]
     while waiting:
-        each = waiting.pop()
+        each, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{name}: not a JSON schema: nested too deeply, over {MAX_DEPTH} levels")
         if isinstance(each, list):
-            waiting += each
+            waiting += [(one, depth + 1) for one in each]
         elif isinstance(each, dict):
-            waiting += each.values()
+            waiting += [(one, depth + 1) for one in each.values()]
+            patterns = each.get("patternProperties")
+            lengths += map(len, patterns if isinstance(patterns, dict) else ())
+            lengths += [len(each["pattern"])] if isinstance(each.get("pattern"), str) else []
             properties, required = each.get("properties"), each.get("required")
             if isinstance(properties, dict) and len(properties) > MAX_OPTIONAL_PROPERTIES:
                 needed = (
@@ -69,6 +79,11 @@ def _check_properties(schema: Any, name: str) -> None:
                         f"{name}: an object takes at most {MAX_OPTIONAL_PROPERTIES} properties that are not "
                         f"required, got {count}"
                     )
+    if max(lengths) > MAX_PATTERN_CHARACTERS or sum(lengths) > MAX_ALL_PATTERNS_CHARACTERS:
+        raise ValueError(
+            f"{name}: a pattern takes at most {MAX_PATTERN_CHARACTERS} characters, and all together at most "
+            f"{MAX_ALL_PATTERNS_CHARACTERS}"
+        )
 
 
 def close_objects(schema: Any) -> Any:

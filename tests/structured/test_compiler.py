@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -25,6 +26,34 @@ def accepts(compiler: GrammarCompiler, tokenizer: Tokenizer, text: str, **fields
         matcher.append(token_id)
         assert not matcher.failure
     return True
+
+
+def chain(count: int) -> str:
+    rules = "".join(f"r{i}: r{i + 1}\n" for i in range(count))
+    return f'start: r0\n{rules}r{count}: "a"\n'
+
+
+def references(count: int) -> dict[str, Any]:
+    inner = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}]} for i in range(count)}
+    return {"$defs": {**inner, f"d{count}": {"const": 1}}, "$ref": "#/$defs/d0"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"grammar": chain(2500)}, {"json": references(5000)}], ids=["rules", "refs"]
+)
+def test_long_ways_to_the_end_do_not_overflow_the_stack(
+    compiler: GrammarCompiler, fields: dict[str, Any]
+) -> None:
+    """They ended the process in llguidance's constructor, which recurses."""
+    with contextlib.suppress(ValueError):
+        compiler.check(StructuredOutputsParams(**fields))
+
+
+@pytest.mark.parametrize("grammar", ["\n" * 32_000, "#\n" * 16_000, " " * 32_000, "a ::= b\n" * 4000])
+def test_what_only_looks_like_a_grammar_is_soon_refused(compiler: GrammarCompiler, grammar: str) -> None:
+    """llguidance's own look at the first took minutes."""
+    with pytest.raises(ValueError, match=r"^structured_outputs\.grammar"):
+        compiler.check(StructuredOutputsParams(grammar=grammar))
 
 
 ODD = ["", "a b", "/x/", 'q"\\\n\x00\x7f', "é", "\U0001f600", "a|b", "^$"]

@@ -30,14 +30,18 @@ def many(count: int, required: int = 0) -> dict[str, Any]:
         ("[]", "a JSON schema is an object, got list"),
         ({"const": object()}, "not a JSON schema"),
         (nested(100_000), "nested too deeply"),
+        (nested(129), "nested too deeply"),
         ("[" * 100_000, "nested too deeply"),
         ({"enum": ["x" * MAX_SCHEMA_CHARACTERS]}, "takes at most 262144 characters"),
         ({"multipleOf": 10_007}, "multipleOf"),
         ({"allOf": [{"multipleOf": 101}, {"multipleOf": 103}]}, "multipleOf"),
         ({"items": [many(481)]}, "at most 480 properties that are not required, got 481"),
         (many(900, required=400), "got 500"),
+        ({"items": {"pattern": "a" * 4097}}, "a pattern takes at most 4096 characters"),
+        ({"patternProperties": {"a" * 4097: {}}}, "a pattern takes at most 4096 characters"),
+        ({"anyOf": [{"pattern": "a" * 4000}] * 9}, "all together at most 32768"),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_what_can_not_be_is_named(schema: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^here.*{message}"):
