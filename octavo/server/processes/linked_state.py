@@ -145,7 +145,7 @@ class LinkedState:
         return tickets
 
     async def keep_response(self, owner: str, entry: StoredResponse) -> None:
-        encoded = msgspec.msgpack.encode(entry)
+        encoded = msgspec.json.encode(entry)  # MessagePack has no integers as large as a request may hold
         await self._link.ask(KeepResponse(owner, entry.response.id, encoded, entry.num_characters))
 
     async def find_response(self, owner: str, response_id: str) -> StoredResponse | None:
@@ -153,7 +153,7 @@ class LinkedState:
         if encoded is None:
             return None
         assert isinstance(encoded, bytes)
-        return msgspec.msgpack.decode(encoded, type=StoredResponse)
+        return msgspec.json.decode(encoded, type=StoredResponse)
 
     async def forget_response(self, owner: str, response_id: str) -> bool:
         return bool(await self._link.ask(ForgetResponse(owner, response_id)))
