@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from octavo.bench.dataset.choose import make_conversations
 from octavo.bench.load.config import LoadConfig
+from octavo.bench.local_server import local_server
 from octavo.bench.roofline import measure_roofline
 from octavo.bench.serve import measure, tokenizer_of
 from octavo.observe.plan.make import PlanConfig, make_plan
@@ -41,25 +38,6 @@ class Figure:
     name: str
     planned: float
     measured: float
-
-
-@contextmanager
-def server(flags: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`octavo serve` on a free port, until the block ends; gives its address and its process."""
-    command = [sys.executable, "-P", "-m", "octavo", "serve", *shlex.split(flags), "--host", "127.0.0.1"]
-    command += ["--port", "0", "--disable-log-requests", "--log-stats-interval", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.search(r"at (http://\S+)/v1", line):
-                yield found[1], process
-                return
-        raise RuntimeError("the server stopped before it was ready")
-    finally:
-        process.terminate()
-        process.stderr.close()
-        process.wait()
 
 
 def load(url: str, args: argparse.Namespace, seed: int, **settings: Any) -> dict[str, Any]:
@@ -132,13 +110,13 @@ def turn(args: argparse.Namespace, number: int) -> list[Figure]:
     if plan.service is None or plan.service.replicas != 1 or plan.service.loaded is None:
         sys.exit("the plan wants more than one replica; lower --rps")
     flags = " ".join(plan.flags)
-    with server(flags) as (url, process):
-        before = other_seconds(process.pid)
+    with local_server(shlex.split(flags)) as server:
+        before = other_seconds(server.pid)
         began = time.perf_counter()
-        alone = load(url, args, 10 * number + 1, num_prompts=12, max_concurrency=1)
-        full = load(url, args, 10 * number + 2, num_prompts=max(60, args.num_prompts // 2))
-        loaded = load(url, args, 10 * number + 3, num_prompts=args.num_prompts, request_rate=args.rps)
-        others = (other_seconds(process.pid) - before) / (time.perf_counter() - began)
+        alone = load(server.url, args, 10 * number + 1, num_prompts=12, max_concurrency=1)
+        full = load(server.url, args, 10 * number + 2, num_prompts=max(60, args.num_prompts // 2))
+        loaded = load(server.url, args, 10 * number + 3, num_prompts=args.num_prompts, request_rate=args.rps)
+        others = (other_seconds(server.pid) - before) / (time.perf_counter() - began)
     print(f"flags: {flags}; other processes took {others:.0%} of a CPU meanwhile")
     return figures(plan.service, alone, full, loaded)
 

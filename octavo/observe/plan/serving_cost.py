@@ -8,13 +8,9 @@ server and its clients share the CPUs with the engine, tokens come unevenly: the
 from __future__ import annotations
 
 import asyncio
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from octavo.bench.dataset.choose import make_conversations
@@ -22,6 +18,7 @@ from octavo.bench.load.config import LoadConfig
 from octavo.bench.load.openai_api import OpenAIServer
 from octavo.bench.load.outcome import Outcome
 from octavo.bench.load.run import run_load, wait_until_ready
+from octavo.bench.local_server import local_server
 from octavo.config import EngineConfig
 from octavo.engine.block_pool import blocks_for
 from octavo.engine.kv_groups import kv_groups
@@ -81,11 +78,12 @@ def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[
     batches = sorted({min(batch, config.max_num_seqs) for batch in _BATCHES})
     progress("starting a server")
     tokenizer = load_tokenizer(resolve_model(config.model), config.tokenizer)
-    with _server(config, max(batches) * blocks_for(prompt + output + 1)) as url:
+    num_blocks = max(batches) * blocks_for(prompt + output + 1)
+    with local_server(_flags(config, num_blocks)) as server:
         streams = []
         for batch in batches:
             progress(f"reading {batch} streams")
-            streams.append(_read_streams(url, tokenizer, batch, prompt, output))
+            streams.append(_read_streams(server.url, tokenizer, batch, prompt, output))
     added = [each.token_seconds - _expected_gap(engine, each.batch, prompt, output) for each in streams]
     shares = share_out((batches[0], batches[-1]), (added[0], added[-1]))
     return ServedCost(engine, *shares, streams)
@@ -154,30 +152,14 @@ def gaps_together(outcomes: list[Outcome]) -> Iterator[float]:
             now += gap
 
 
-@contextmanager
-def _server(config: EngineConfig, num_blocks: int) -> Iterator[str]:
-    """The address of `octavo serve`, which ends with the block."""
+def _flags(config: EngineConfig, num_blocks: int) -> list[str]:
+    """Those of a server that has `num_blocks` for every group of layers, and otherwise is what is planned."""
     model = resolve_model(config.model)
     # Short sequences have a block for the same tokens in every group.
     num_groups = len(kv_groups(read_spec(model).windows, num_blocks * config.block_size))
-    command = [
-        *(sys.executable, "-P", "-m", "octavo", "serve", str(model)),
-        *("--host", "127.0.0.1", "--port", "0"),
+    return [
+        str(model),
         *("--num-gpu-blocks-override", str(max(2, num_blocks * num_groups))),
         *("--max-num-seqs", str(config.max_num_seqs), "--max-model-len", str(num_blocks * config.block_size)),
-        *("--max-num-batched-tokens", str(config.max_num_batched_tokens), "--disable-log-requests"),
+        *("--max-num-batched-tokens", str(config.max_num_batched_tokens)),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    lines = []
-    try:
-        for line in process.stderr:
-            lines.append(line)
-            if found := re.search(r"at (http://\S+)/v1", line):
-                yield found[1]
-                return
-        raise ValueError(f"a server of this model does not start: {''.join(lines[-1:]).strip()}")
-    finally:
-        process.terminate()
-        process.stderr.close()
-        process.wait()
