@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from octavo.structured.params import StructuredOutputsParams
+from octavo.structured.params import MAX_SCHEMA_CHARACTERS, StructuredOutputsParams
 from octavo.structured.schema import check_multiples, close_objects, read_schema
 
 MAX_EBNF_RULES = 500
@@ -76,8 +76,11 @@ def _structural_tag(
     name = "structured_outputs.structural_tag"
     try:
         found = json.loads(tag) if isinstance(tag, str) else tag
-    except (ValueError, RecursionError) as error:
+        length = len(json.dumps(found))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{name}: not JSON: {error}") from None
+    if length > MAX_SCHEMA_CHARACTERS:
+        raise ValueError(f"{name} takes at most {MAX_SCHEMA_CHARACTERS} characters")
     if not isinstance(found, dict) or "format" in found:
         raise ValueError(f"{name}: must have structures and triggers; a format is not supported")
     match found:

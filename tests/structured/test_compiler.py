@@ -118,6 +118,7 @@ PRODUCT = {"allOf": [{"anyOf": [{"properties": {f"{i}{j}": {}}} for j in range(9
         ("structural_tag", {"type": "structural_tag", "format": {}}, "a format is not supported"),
         ("structural_tag", {"structures": [TAG], "triggers": ["x"]}, "starts with none of the triggers"),
         ("structural_tag", {"structures": [{}], "triggers": ["x"]}, "begin, schema and end"),
+        ("structural_tag", {"structures": [TAG] * 9000, "triggers": ["<f"]}, "at most 262144 characters"),
     ],
 )
 def test_an_error_names_the_field_and_the_reason(
