@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,20 @@ def test_a_path_that_is_in_use(tmp_path: Path) -> None:
         listener.listen()
         with pytest.raises(CommandError, match="another server"):
             listen_on_path(str(tmp_path / "socket"))
+
+
+def test_an_address_that_several_sockets_share_is_taken_all_the_same() -> None:
+    from octavo.cli.errors import CommandError
+    from octavo.cli.listener import listen
+
+    with ExitStack() as opened:
+        listeners = [opened.enter_context(each) for each in listen("127.0.0.1", 0, 3)]
+        [address] = {each.getsockname() for each in listeners}
+        for each in listeners:
+            each.listen()
+        for count in (1, 3):
+            with pytest.raises(CommandError, match="in use"):
+                listen(*address, count)
 
 
 @pytest.mark.parametrize("path", ["nothing", "no.such.module", "os.environ", "os.getcwd"])
