@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octavo.formats.groups import Floats, Groups
 from octavo.formats.mapped import drop_pages
-from octavo.formats.rounding import GROUP, float8_groups, round_int4, round_int8
+from octavo.formats.rounding import GROUP, float8_groups, float8_rows, round_int4, round_int8
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.formats.weight import QuantisedWeight, Weight
@@ -26,7 +26,7 @@ Rounding = Callable[[Floats, Floats | None], Groups]
 ROUNDINGS: dict[str, Rounding] = {
     "int8": lambda values, _: round_int8(values),
     "int4": lambda values, importance: round_int4(values, GROUP, importance),
-    "fp8": lambda values, _: float8_groups(values),
+    "fp8": lambda values, _: float8_groups(values) if values.shape[1] % GROUP == 0 else float8_rows(values),
 }
 
 _RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0, "fp8": Encoding.F8_E4M3}

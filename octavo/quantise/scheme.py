@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.formats.groups import Floats, Groups
-from octavo.formats.raw_array import E4M3
 from octavo.formats.rounding import (
     E4M3_MAX,
     GROUP,
-    encode_e4m3,
-    float8_groups,
+    float8_rows,
+    nearest_e4m3,
     round_int4,
     round_int4_minimums,
     round_int4_zero_points,
@@ -42,8 +41,7 @@ class Scheme:
     def nearest(self, values: Floats) -> Floats:
         """The nearest codes to `values`, which are in units of the scales."""
         if isinstance(self.form, Float8):
-            codes: Floats = E4M3[encode_e4m3(values)]
-            return codes
+            return nearest_e4m3(values)
         return np.clip(np.rint(values), self.low, self.high)
 
 
@@ -66,7 +64,7 @@ def scheme_of(config: QuantiseConfig) -> Scheme:
                 lambda v, importance: round_int4(v, size, importance), -8, 7, Packed(4, size, False), size
             )
         case "fp8":
-            return Scheme(lambda v, _: float8_groups(v), -E4M3_MAX, E4M3_MAX, Float8(), 1)
+            return Scheme(lambda v, _: float8_rows(v), -E4M3_MAX, E4M3_MAX, Float8(), 1)
         case "gguf-q8_0":
             return Q8_0
         case "gguf-q4_0":
