@@ -131,3 +131,25 @@ def test_a_step_has_a_table_for_each_group():
     executable = make_executable("native", CUTS[0])
     with pytest.raises(ValueError, match="each group"):
         executable.run(make_batch([Chunk([1, 2, 3], 0, [0])]))
+
+
+def test_what_one_group_shares_another_need_not():
+    """Ten sequences begin with the same blocks in one group that sees all, with their own in the other."""
+    executable = make_executable("native", CUTS[2])
+    random = np.random.default_rng(3)
+    planes = KVCacheSpec(HYBRID.num_layers, HYBRID.num_kv_heads, HYBRID.head_dim, "float16", CUTS[2])
+    content = random.normal(0, 0.5, (NUM_BLOCKS, planes.block_bytes // 2)).astype(np.float16).view(np.uint8)
+    count, length, shared = 10, 300, 256 // BLOCK_SIZE
+    width = -(-length // BLOCK_SIZE)
+    tables = random.permutation(NUM_BLOCKS)[: 3 * count * width].reshape(3, count, width)
+    tables = tables[[0, 1, 2, 2, 2]].astype(np.int32)  # Those with a window may lie anywhere.
+    tables[0, :, :shared] = tables[0, 0, :shared]
+    batch = make_batch([Chunk([7] * length, length - 1, range(width)) for _ in range(count)])
+    executable.write_blocks(range(NUM_BLOCKS), content)
+    together = executable.run(dataclasses.replace(batch, block_tables=tables)).copy()
+    for number in range(count):
+        executable.write_blocks(range(NUM_BLOCKS), content)
+        one = make_batch([Chunk([7] * length, length - 1, range(width))])
+        own = np.ascontiguousarray(tables[:, number : number + 1])
+        assert np.array_equal(executable.run(dataclasses.replace(one, block_tables=own))[0], together[number])
+    assert len(np.unique(together, axis=0)) == count
