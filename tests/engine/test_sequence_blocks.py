@@ -274,7 +274,7 @@ class HybridMachine(Machine):
 
     windows = (0, 33, 17)
     num_blocks = 17
-    chunk = 13
+    chunk = 30
 
 
 Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
