@@ -306,6 +306,22 @@ def test_blocks_out_of_the_window_are_given_back_and_still_found():
     rig.check()
 
 
+def test_what_is_dropped_is_out_of_the_window_wherever_chunks_end():
+    for chunk in (1, 7, 16, 30, 75):
+        rig = Rig(num_blocks=20, windows=(0, 33, 17), chunk=chunk)
+        sequence = make_sequence(0, list(range(75)))
+        rig.admit(sequence)
+        while sequence.num_computed_tokens < 75:
+            rig.compute(sequence, min(chunk, 75 - sequence.num_computed_tokens))
+            rig.check()
+    for count in range(1, 75):
+        rig = Rig(num_blocks=20, windows=(0, 33, 17))
+        sequence = make_sequence(0, list(range(75)))
+        rig.admit(sequence)
+        rig.compute(sequence, count)
+        rig.check()
+
+
 def first_blocks(rig: Rig, count: int) -> list[int]:
     return [rig.cache.find(digest) for digest in HASHER.chain(HASHER.root(""), list(range(16 * count)))]
 
