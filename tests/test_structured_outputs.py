@@ -32,7 +32,12 @@ PERSON = {
 }
 PLACE = {
     "$defs": {
-        "point": {"type": "array", "prefixItems": [{"type": "number"}] * 2, "items": False, "minItems": 2}
+        "point": {
+            "type": "array",
+            "prefixItems": [{"type": "integer", "minimum": -90, "maximum": 90}] * 2,
+            "items": False,
+            "minItems": 2,
+        }
     },
     "type": "object",
     "properties": {
@@ -82,7 +87,7 @@ def test_the_best_of_several_and_stop_strings(llm: LLM) -> None:
     form = StructuredOutputsParams(choice=["yes", "no", "maybe"])
     [output] = llm.generate("Is the sea big?", params(form, 1, best_of=4, logprobs=0))
     assert output.outputs[0].text in ("yes", "no", "maybe")
-    form = StructuredOutputsParams(regex="[a-z]+;[a-z]+")
+    form = StructuredOutputsParams(regex="[a-z]{1,6};[a-z]+")
     [output] = llm.generate("Is the sea big?", params(form, 1, stop=[";"]))
     assert re.fullmatch("[a-z]+", output.outputs[0].text)
     assert output.outputs[0].stop_reason == ";"
