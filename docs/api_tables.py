@@ -19,7 +19,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from octavo.server import anthropic, ollama, ollama_models, protocol, tokens
+from octavo.server import anthropic, generation_request, ollama, ollama_models, protocol, tokens
 from octavo.server.responses_api import request as responses
 
 _MARK = re.compile(r"<!-- api: (\S+) -->")
@@ -117,17 +117,17 @@ class Body:
 BODIES: dict[str, Body] = {
     "/v1/completions": Body(
         protocol.CompletionRequest,
-        protocol.UNSUPPORTED,
-        protocol.WITHOUT_EFFECT,
+        generation_request.UNSUPPORTED,
+        generation_request.WITHOUT_EFFECT,
         f"prompt suffix prompt_embeds {_COMMON} {_SAMPLING}",
-        protocol.HARMLESS,
+        generation_request.HARMLESS,
     ),
     "/v1/chat/completions": Body(
         protocol.ChatCompletionRequest,
-        protocol.UNSUPPORTED,
-        protocol.WITHOUT_EFFECT,
+        generation_request.UNSUPPORTED,
+        generation_request.WITHOUT_EFFECT,
         f"{_CHAT} {_COMMON} {_SAMPLING}",
-        protocol.HARMLESS,
+        generation_request.HARMLESS,
     ),
     "/v1/responses": Body(
         responses.ResponsesRequest,

@@ -15,8 +15,8 @@ from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.server.beam_search import beam_search
 from octavo.server.errors import APIError, bad_input
+from octavo.server.generation_request import SAMPLING_FIELDS
 from octavo.server.prompts import Prompt
-from octavo.server.protocol import SAMPLING_FIELDS
 from octavo.server.request_log import log_prompt
 from octavo.server.responses import PromptTokensDetails, Usage
 from octavo.server.serving import Serving
