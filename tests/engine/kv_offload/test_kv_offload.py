@@ -19,6 +19,7 @@ from support.batch_invariance import (
 from support.hash_executable import HashExecutable
 
 from octavo.engine.build import step_limits
+from octavo.engine.cached_prefix import group_digest
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv_groups import KVGroup
 from octavo.engine.kv_offload.block_file import file_bytes
@@ -190,6 +191,24 @@ def test_a_restart_finds_everything(server: Server, gracefully: bool):
     # Once it is back it is a hit of the KV cache.
     assert server.ask(prompt(1, 70)) == (expected, 69)
     assert server.stats.restored_from_disk == 4
+
+
+@pytest.mark.usefixtures("always")
+def test_of_layers_with_a_window_only_its_blocks_come_back(tmp_path: Path):
+    groups = (KVGroup(), KVGroup(21))
+    scheduler = SchedulerSettings(4, 64, max_outputs=8, kv_groups=groups)
+    settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, num_blocks=12)
+    server = Server(tmp_path, settings=settings)
+    expected, _ = server.ask(prompt(1, 70))
+    server.restart()
+    assert server.stats.disk_blocks == 4 + 4
+    assert server.ask(prompt(1, 70)) == (expected, 64)
+    assert server.stats.restored_from_disk == 4 + 2  # Token 64 sees token 44.
+    cache, hasher = server.engine._prefix_cache, server.engine._hasher
+    digests = hasher.chain(hasher.root(""), prompt(1, 70))
+    assert [cache.find(group_digest(digest, 1)) is None for digest in digests] == [True, True, False, False]
+    assert server.ask(prompt(1, 70)) == (expected, 69)
+    server.engine.close()
 
 
 @pytest.mark.usefixtures("always")
