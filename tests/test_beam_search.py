@@ -32,7 +32,7 @@ def make_llm(monkeypatch: pytest.MonkeyPatch, *, prefix_caching: bool = True) ->
     monkeypatch.setattr(octavo.llm, "resolve_model", Path)
     monkeypatch.setattr(octavo.llm, "read_model_info", lambda path: info)
     monkeypatch.setattr(octavo.llm, "load_tokenizer", lambda path, override: byte_tokenizer())
-    monkeypatch.setattr(octavo.llm, "build_engine", lambda config: engine)
+    monkeypatch.setattr(octavo.llm, "build_engine", lambda config, grammars: engine)
     return LLM("fake"), engine
 
 
