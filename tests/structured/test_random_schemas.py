@@ -84,7 +84,7 @@ def test_whatever_comes_to_its_end_is_valid(schema: dict[str, Any], seed: int, t
         if allowed == [EOS] or (EOS in allowed and chance.random() < 0.5):
             break
         # What closes a string or a list is one token of many.
-        ends = [each for each in allowed if each in b'"]},']
+        ends = [each for each in allowed if each != EOS and each in b'"]},']
         token = chance.choice(ends if ends and chance.random() < 0.3 else [e for e in allowed if e != EOS])
         matcher.append(token)
         assert not matcher.failure
