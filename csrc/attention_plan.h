@@ -26,7 +26,8 @@ class AttentionPlan {
         int tile, start;
     };
 
-    // Takes all memory that `make` needs. Raises nothing; `shape` is that of every layer but for its window.
+    // Takes all the memory that `make` needs, so that `make` takes none. `shape` is that of every layer but
+    // for its window.
     void reserve(const AttentionShape& shape, int threads, int64_t max_tokens, int64_t max_position);
     // `full_groups` are the KV groups in which a layer attends to all that is before it.
     void make(const Step& step, const std::vector<int>& full_groups);

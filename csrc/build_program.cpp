@@ -3,6 +3,7 @@
 #include <cstring>
 #include <set>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "executor.h"
@@ -212,6 +213,8 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
 
 void Executor::allocate_kv_cache(const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
                                  KVType type, int64_t blocks) {
+    if (type == KVType::Int16 && head_dim % 2)  // its items lie, and are multiplied, in pairs
+        throw std::invalid_argument("int16 KV cache of an odd head_dim " + std::to_string(head_dim));
     size_t planes = 0, layers = 0;
     for (const std::vector<int>& group : groups) {
         planes = std::max(planes, group.size());

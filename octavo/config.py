@@ -145,8 +145,9 @@ class EngineConfig:
     block_size: int = setting(16, "Tokens in a KV block.", "Memory", unit="tokens", low=16, high=16)
     kv_cache_dtype: str = setting(
         "auto",
-        "Type of the KV cache; auto is int16, which is at least as exact as float16 and faster. int8 and fp8 "
-        "(e4m3) take half of its memory. The integers have a scale for each head of a token.",
+        "Type of the KV cache; auto is int16, which is at least as exact as float16 and faster (float16 "
+        "where head_dim is odd). int8 and fp8 (e4m3) take half of its memory. The integers have a scale for "
+        "each head of a token.",
         "Memory",
         choices=("auto", "int16", "float16", "bfloat16", "float32", "int8", "fp8", "f16", "bf16", "fp8_e4m3"),
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.killed_engine import outputs_under_kills
 
 from octavo import LLM, SamplingParams
 from octavo.config import EngineConfig
@@ -86,26 +85,10 @@ def test_a_killed_engine_process_changes_nothing(
 ) -> None:
     async def test() -> None:
         engine = await AsyncEngine.start(EngineConfig(model=str(demo_model), **SETTINGS))
-        num_outputs = 0
-
-        async def stream(index: int) -> RequestOutput:
-            nonlocal num_outputs
-            outputs = []
-            async for output in engine.generate(PROMPTS[index], wanted(index), str(index)):
-                num_outputs += 1
-                outputs.append(output)
-            return outputs[-1]
-
-        async def kill() -> None:
-            for number in range(kills):
-                while num_outputs < 15 * (number + 1) or engine.pid is None:
-                    await asyncio.sleep(0.005)
-                os.kill(engine.pid, signal.SIGKILL)
-                while engine.num_restarts == number:
-                    await asyncio.sleep(0.005)
-
         try:
-            *outputs, _ = await asyncio.gather(*map(stream, range(len(PROMPTS))), kill())
+            outputs = await outputs_under_kills(
+                engine, [(prompt, wanted(index)) for index, prompt in enumerate(PROMPTS)], kills
+            )
         finally:
             await engine.stop()
         assert engine.num_restarts == kills

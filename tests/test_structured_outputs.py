@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from support.killed_engine import outputs_under_kills
 
 from octavo import LLM, SamplingParams, StructuredOutputsParams
 from octavo.config import EngineConfig
@@ -123,25 +122,8 @@ def test_alone_together_and_when_the_engine_is_killed(llm: LLM, demo_model: Path
 
     async def test() -> None:
         engine = await AsyncEngine.start(EngineConfig(model=str(demo_model), **SETTINGS))
-        num_outputs = 0
-
-        async def stream(index: int) -> RequestOutput:
-            nonlocal num_outputs
-            outputs = []
-            async for output in engine.generate(PROMPTS[index], mixed()[index], str(index)):
-                num_outputs += 1
-                outputs.append(output)
-            return outputs[-1]
-
-        async def kill() -> None:
-            while num_outputs < 15 or engine.pid is None:
-                await asyncio.sleep(0.005)
-            os.kill(engine.pid, signal.SIGKILL)
-            while not engine.num_restarts:
-                await asyncio.sleep(0.005)
-
         try:
-            *outputs, _ = await asyncio.gather(*map(stream, range(4)), kill())
+            outputs = await outputs_under_kills(engine, list(zip(PROMPTS, mixed(), strict=True)), kills=1)
             form = StructuredOutputsParams(json={"type": "x"})
             with pytest.raises(ValueError, match=r"^structured_outputs\.json: Invalid type"):
                 await anext(engine.generate("a", params(form, 0), "bad"))

@@ -197,9 +197,18 @@ def _seconds(milliseconds: float | None) -> float | None:
 def kv_cache_spec(
     config: EngineConfig, spec: DecoderSpec, groups: tuple[KVGroup, ...] = (KVGroup(),)
 ) -> KVCacheSpec:
-    """The KV cache of `spec` in the type that the flags ask for; one of `groups` is of all layers."""
-    short = {"auto": "int16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
+    """The KV cache of `spec` in the type that the flags ask for; one of `groups` is of all layers.
+
+    Raises ValueError for int16 items of an odd head_dim: the kernels multiply them in pairs.
+    """
+    odd = spec.head_dim % 2 == 1
+    short = {"auto": "float16" if odd else "int16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
     dtype = short.get(config.kv_cache_dtype, config.kv_cache_dtype)
+    if odd and dtype == "int16":
+        raise ValueError(
+            f"kv_cache_dtype (--kv-cache-dtype) int16 needs an even head_dim and the model's is "
+            f"{spec.head_dim}; use auto, which takes float16 here"
+        )
     layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
     return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype, layers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -74,6 +75,17 @@ def test_memory_is_taken_from_the_flags():
     config.kv_cache_memory_bytes = 100
     with pytest.raises(ValueError, match=r"kv_cache_memory_bytes .* at least"):
         build.build_engine(config)
+
+
+def test_a_head_dim_that_is_odd_has_no_int16_cache():
+    odd = dataclasses.replace(SPEC, head_dim=15, rope=dataclasses.replace(SPEC.rope, dim=14))
+    assert build.kv_cache_spec(EngineConfig(), SPEC).dtype == "int16"
+    assert build.kv_cache_spec(EngineConfig(), odd).dtype == "float16"
+    assert build.kv_cache_spec(EngineConfig(kv_cache_dtype="int8"), odd).dtype == "int8"
+    with pytest.raises(
+        ValueError, match=r"^kv_cache_dtype \(--kv-cache-dtype\) int16 needs an even head_dim"
+    ):
+        build.kv_cache_spec(EngineConfig(kv_cache_dtype="int16"), odd)
 
 
 @pytest.mark.usefixtures("tiny_model")
