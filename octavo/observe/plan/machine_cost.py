@@ -10,7 +10,7 @@ from octavo.engine.build import build_engine
 from octavo.engine.engine import Engine
 from octavo.engine.messages import AddRequest, EngineReady
 from octavo.engine.step_time import StepTime, prompt_pairs
-from octavo.observe.plan.step_cost import StepWork
+from octavo.observe.plan.step_work import StepWork
 from octavo.sampling_params import SamplingParams
 
 _PROMPTS = (64, 256, 512)

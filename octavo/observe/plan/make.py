@@ -106,7 +106,7 @@ def make_plan(config: PlanConfig, progress: Callable[[str], object] = lambda _: 
             kv_bytes_per_value=BYTES_PER_KV_VALUE[config.kv_cache_dtype],
             eight_bit=config.dtype == "fp8",
         )
-        max_tokens, service = _service(config, cost, budgets, memory.num_blocks, progress)
+        max_tokens, service = _service(config, cost, budgets, memory, progress)
     else:
         advice = list(_ways_to_fit(config, shape, device, count, max_model_len))
     machine = (
@@ -138,16 +138,22 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
     measured = measure(engine, progress)
     ready = measured.ready
     cost = measure_serving(engine, measured, progress)
+    groups = shape.kv_groups(max_model_len)
+    block_bytes = ready.kv_cache_bytes / ready.num_blocks
+    layers = max(len(group.layers) for group in groups)
     memory = MemoryPlan(
         total_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         weight_bytes=ready.weight_bytes,
         reserved_bytes=0.0,
         kv_cache_bytes=ready.kv_cache_bytes,
-        kv_bytes_per_token=ready.kv_cache_bytes / ready.kv_tokens,
+        kv_bytes_per_token=block_bytes / BLOCK_SIZE * shape.num_layers / layers,
+        kv_block_bytes=block_bytes,
+        kv_groups=groups,
         max_model_len=max_model_len,
+        max_num_batched_tokens=budgets[0],
         tokens_per_request=config.tokens_per_request,
     )
-    max_tokens, service = _service(config, cost, budgets, ready.kv_tokens // BLOCK_SIZE, progress)
+    max_tokens, service = _service(config, cost, budgets, memory, progress)
     machine = f"this one: {len(os.sched_getaffinity(0))} CPUs, {ready.isa}; steps and streams were timed"
     flags = [f"--model {config.model}"] if config.model else []
     flags += _flags(max_model_len, service, config.max_num_seqs, max_tokens)
@@ -218,15 +224,17 @@ def _service(
     config: PlanConfig,
     cost: StepCost,
     budgets: tuple[int, ...],
-    num_blocks: int,
+    memory: MemoryPlan,
     progress: Callable[[str], object],
 ) -> tuple[int, Service]:
     """The token budget that takes the fewest replicas, the largest of those, and what it gives."""
     targets = config.target_ttft / 1e3, config.target_itl / 1e3
 
     def service_with(budget: int) -> Service:
-        settings = SchedulerSettings(config.max_num_seqs, budget, config.max_num_seqs)
-        return plan_service(cost, settings, num_blocks, config.load, targets, progress)
+        settings = SchedulerSettings(
+            config.max_num_seqs, budget, config.max_num_seqs, kv_groups=memory.kv_groups
+        )
+        return plan_service(cost, settings, memory.num_blocks, config.load, targets, progress)
 
     services = [(budget, service_with(budget)) for budget in budgets]
     return min(services, key=lambda each: each[1].replicas or math.inf)
@@ -251,7 +259,7 @@ def _ways_to_fit(
         if more > count and _memory(config, shape, device, more, max_model_len).fits:
             ways.append(f"--gpu {more}x{device.name} would do")
             break
-    tokens = _memory(config, shape, device, count, max_model_len).num_blocks * 16
+    tokens = _memory(config, shape, device, count, max_model_len).longest
     if tokens >= config.tokens_per_request:
         ways.append(f"--max-model-len {tokens} would do")
     if shape.stored_bytes is None:

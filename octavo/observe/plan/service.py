@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from octavo.engine.kv_groups import most_blocks
 from octavo.engine.scheduler import SchedulerSettings
 from octavo.observe.plan.simulation import Load, Outcome, Simulation
 from octavo.observe.plan.step_cost import StepCost
@@ -103,7 +104,7 @@ def _full_replica(
     cost: StepCost, settings: SchedulerSettings, num_blocks: int, lengths: tuple[int, int]
 ) -> Outcome:
     """Some times as many requests as it can run, all at once."""
-    room = num_blocks * 16 // sum(lengths)
+    room = num_blocks // most_blocks(settings.kv_groups, sum(lengths), 1)
     count = max(32, min(400, 3 * min(room, settings.max_num_seqs)))
     return Simulation(cost, settings, num_blocks).run(Load(None, *lengths, count))
 

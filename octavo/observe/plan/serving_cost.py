@@ -23,7 +23,8 @@ from octavo.config import EngineConfig
 from octavo.engine.block_pool import blocks_for
 from octavo.engine.kv_groups import kv_groups
 from octavo.model.load import read_spec, resolve_model
-from octavo.observe.plan.step_cost import StepCost, StepWork
+from octavo.observe.plan.step_cost import StepCost
+from octavo.observe.plan.step_work import StepWork
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 _BATCHES = (1, 3, 8)

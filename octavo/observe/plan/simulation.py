@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from octavo.engine.block_pool import BlockPool
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
+from octavo.engine.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
-from octavo.observe.plan.step_cost import StepCost, StepWork
+from octavo.observe.plan.step_cost import StepCost
+from octavo.observe.plan.step_work import step_work
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -65,7 +66,7 @@ class Simulation:
                 scheduler.add(arrivals[position])
                 position += 1
             step = scheduler.schedule(now)
-            work = _work(step)
+            work = step_work(step, self._settings.kv_groups)
             seconds, delays = self._cost.seconds(work), self._cost.delays(work.num_decodes)
             now += seconds
             scheduler.update(step)
@@ -108,12 +109,3 @@ def _arrivals(load: Load, seed: int) -> list[Sequence]:
         max_model_len = load.input_tokens + load.output_tokens
         sequences.append(Sequence(request, number, max_model_len, sampling))
     return sequences
-
-
-def _work(step: Step) -> StepWork:
-    lengths = [
-        sequence.num_computed_tokens + count
-        for sequence, count in zip(step.sequences, step.num_new_tokens, strict=True)
-    ]
-    decode_pairs = sum(lengths[: step.num_decodes])
-    return StepWork(step.num_tokens, step.num_pairs, sum(lengths), step.num_decodes, decode_pairs)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from octavo.observe.plan.devices import Device
 from octavo.observe.plan.shape import ModelShape
+from octavo.observe.plan.step_work import StepWork
 
 REACHED_BANDWIDTH = 0.8
 REACHED_FLOPS = 0.55
@@ -15,20 +16,6 @@ REACHED_FLOPS = 0.55
 STEP_OVERHEAD = 1.5e-3
 """Seconds that a step takes besides: scheduling, sampling, launches."""
 ALL_REDUCE_LATENCY = 15e-6
-
-
-@dataclass(frozen=True, slots=True)
-class StepWork:
-    """Tokens that a step computes, (query, key) pairs of their attention, and keys that are read for it.
-
-    `num_decodes` and `decode_pairs` are the part of the sequences that decode.
-    """
-
-    num_tokens: int
-    num_pairs: int
-    num_keys: int
-    num_decodes: int = 0
-    decode_pairs: int = 0
 
 
 class StepCost(Protocol):
@@ -63,7 +50,8 @@ class Roofline:
     def seconds(self, work: StepWork) -> float:
         """The estimate."""
         shape, device = self.shape, self.device
-        read = self.weight_bytes + shape.kv_cache_bytes(work.num_keys, 1, self.kv_bytes_per_value)
+        weights = self.weight_bytes * shape.share_read(work.num_tokens)
+        read = weights + shape.kv_cache_bytes(work.num_keys, 1, self.kv_bytes_per_value)
         reading = read / (self.count * device.bandwidth * REACHED_BANDWIDTH)
         linear = 2 * shape.linear_parameters * work.num_tokens
         attention = 4 * shape.num_layers * shape.num_heads * shape.head_dim * work.num_pairs

@@ -7,7 +7,7 @@ import pytest
 from octavo.engine.messages import EngineReady
 from octavo.engine.step_time import StepTime
 from octavo.observe.plan.machine_cost import MeasuredCost
-from octavo.observe.plan.step_cost import StepWork
+from octavo.observe.plan.step_work import StepWork
 
 
 def fitted(base: float, per_token: float, per_pair: float, *, with_prompt: bool) -> StepTime:

@@ -11,7 +11,7 @@ import octavo
 from octavo.bench.load.outcome import Outcome
 from octavo.config import EngineConfig
 from octavo.observe.plan.serving_cost import ServedCost, Streams, gaps_together, measure_serving, share_out
-from octavo.observe.plan.step_cost import StepWork
+from octavo.observe.plan.step_work import StepWork
 
 
 @dataclass

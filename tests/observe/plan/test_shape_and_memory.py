@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octavo.engine.kv_groups import most_blocks
 from octavo.observe.plan.devices import DEVICES, parse_devices
 from octavo.observe.plan.make import PlanConfig, make_plan
 from octavo.observe.plan.memory import device_memory
@@ -47,6 +48,12 @@ def test_the_kv_cache_is_linear(tokens: int, batch: int, size: float) -> None:
         ("Qwen2.5-7B", 7.62),
         ("Qwen2.5-72B", 72.7),
         ("Qwen3-8B", 8.19),
+        ("Gemma-2-9B", 9.24),
+        ("Gemma-3-1B", 1.0),
+        ("Gemma-3-4B", 3.88),
+        ("Gemma-3-27B", 27.0),
+        ("gpt-oss-20b", 20.9),
+        ("gpt-oss-120b", 116.8),
         ("SmolLM2-135M", 0.1345),
     ],
 )
@@ -116,3 +123,32 @@ def test_a_shorter_limit_may_do() -> None:
     length = int(way.split()[1])
     shorter = PlanConfig(model="Llama-3.1-8B", gpu="A10G", max_model_len=length, rps=1)
     assert make_plan(shorter).memory.fits
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill", "decode"),
+    [("Gemma-2-9B", 6376, 6051), ("Gemma-3-4B", 1001, 762), ("gpt-oss-20b", 818, 771)],
+)
+def test_layers_with_a_window_keep_what_they_see(name: str, prefill: float, decode: float) -> None:
+    """MiB that the real scheduler holds of a sequence of 32,768 tokens (benchmarks/kv_groups.py)."""
+    shape = KNOWN[name.lower()]
+    groups = shape.kv_groups(32_768)
+    mebibytes = shape.kv_block_bytes(groups) / 2**20
+    assert mebibytes * most_blocks(groups, 32_768, 1) == pytest.approx(decode, rel=0.005)
+    assert mebibytes * most_blocks(groups, 32_768, 2048) == pytest.approx(prefill, rel=0.005)
+
+
+def test_a_plan_counts_them_so() -> None:
+    config = PlanConfig(model="gemma-3-4b-it", gpu="L4", max_model_len=32_768, input_tokens=30_000, rps=0.1)
+    memory = make_plan(config).memory
+    assert memory.bytes_per_sequence / 2**20 == pytest.approx(762, rel=0.005)
+    assert memory.kv_bytes_per_token * 32_768 / 2**20 == 4352
+    assert memory.sequences_of(32_768) == pytest.approx(memory.kv_cache_bytes / 2**20 / 762, rel=0.005)
+
+
+def test_experts_that_no_token_takes_are_not_read() -> None:
+    shape = shape_of("gpt-oss-20b")
+    assert shape.linear_parameters / 1e9 == pytest.approx(3.6, rel=0.01)
+    assert shape.share_read(1) == pytest.approx((shape.linear_parameters + 201_088 * 2880) / shape.parameters)
+    assert shape.share_read(1) < shape.share_read(8) < shape.share_read(256) == pytest.approx(1)
+    assert SEVENTY_B.share_read(1) == 1

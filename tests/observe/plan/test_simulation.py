@@ -14,7 +14,8 @@ from octavo.observe.plan.devices import DEVICES
 from octavo.observe.plan.service import Service, percentile, plan_service
 from octavo.observe.plan.shape import shape_of
 from octavo.observe.plan.simulation import Load, Simulation
-from octavo.observe.plan.step_cost import ALL_REDUCE_LATENCY, STEP_OVERHEAD, Roofline, StepWork
+from octavo.observe.plan.step_cost import ALL_REDUCE_LATENCY, STEP_OVERHEAD, Roofline
+from octavo.observe.plan.step_work import StepWork
 from octavo.runtime.backend import Limits
 from octavo.sampling_params import SamplingParams
 
