@@ -53,7 +53,7 @@ class StepTime:
         self._counts[with_prompt] = count + 1
         self._fit = None
 
-    def seconds(self, num_tokens: int, num_pairs: int) -> float:
+    def seconds(self, num_tokens: int, num_pairs: float) -> float:
         """How long a step takes whose pairs are not counted apart."""
         base, per_token, per_pair, _ = self._coefficients()
         return float(base + per_token * num_tokens + per_pair * num_pairs)

@@ -51,7 +51,7 @@ class Roofline:
         """The estimate."""
         shape, device = self.shape, self.device
         weights = self.weight_bytes * shape.share_read(work.num_tokens)
-        read = weights + shape.kv_cache_bytes(work.num_keys, 1, self.kv_bytes_per_value)
+        read = weights + work.num_keys * shape.kv_cache_bytes(1, 1, self.kv_bytes_per_value)
         reading = read / (self.count * device.bandwidth * REACHED_BANDWIDTH)
         linear = 2 * shape.linear_parameters * work.num_tokens
         attention = 4 * shape.num_layers * shape.num_heads * shape.head_dim * work.num_pairs
