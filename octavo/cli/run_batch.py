@@ -28,6 +28,7 @@ _SERVER_ONLY = (
     "shutdown_timeout",
     "h11_max_incomplete_event_size",
     "h11_max_header_count",
+    "max_connections",
     "request_read_timeout",
     "timeout_keep_alive",
     "max_stored_responses",

@@ -77,6 +77,14 @@ class ServerConfig:
         "Limits",
         low=1,
     )
+    max_connections: int = setting(
+        4096,
+        "Most connections, of each API process, that are open at a time; what is asked on a further one is "
+        "refused with 503.",
+        "Limits",
+        low=1,
+        high=1 << 20,
+    )
     request_read_timeout: float = setting(
         60.0,
         "How long a request, headers and body, may take to arrive; then it is answered with 408.",

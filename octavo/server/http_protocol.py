@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, with a bound on how slowly a request may arrive."""
+"""HTTP/1.1 on one connection, with a bound on how slowly a request may arrive and on how many there are."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from octavo.server.connection_limit import SurplusConnection
 from octavo.server.errors import APIError, error_response
 
+SURPLUS_SECONDS = 5.0
+"""How long a connection may take to say what it wants where there are too many."""
 
-class TimedProtocol(H11Protocol):
+
+class BoundedProtocol(H11Protocol):
     """uvicorn's protocol, which bounds only how long a connection may be idle between two requests.
 
     A request, headers and body, has `read_timeout` seconds from its first byte, the first one of a connection
-    from when that was made; then it is answered with 408, and the connection closed.
+    from when that was made; then it is answered with 408, and the connection closed. A connection beyond
+    `max_connections` has one request, which is refused, and `SURPLUS_SECONDS` for that.
     """
 
     read_timeout = 60.0
+    max_connections = 4096
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -29,6 +35,9 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self.app = SurplusConnection(self.app, self.max_connections)
+            self.read_timeout = min(self.read_timeout, SURPLUS_SECONDS)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +95,7 @@ class TimedProtocol(H11Protocol):
             self.transport.write(self.conn.send(event))
 
 
-def timed_protocol(read_timeout: float) -> type[TimedProtocol]:
-    """The protocol with that bound, in seconds."""
-    return type("TimedProtocol", (TimedProtocol,), {"read_timeout": read_timeout})
+def bounded_protocol(read_timeout: float, max_connections: int) -> type[BoundedProtocol]:
+    """The protocol with those bounds, in seconds and in connections of this process."""
+    bounds = {"read_timeout": read_timeout, "max_connections": max_connections}
+    return type("BoundedProtocol", (BoundedProtocol,), bounds)

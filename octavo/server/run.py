@@ -16,8 +16,9 @@ from uvicorn.config import LOGGING_CONFIG
 
 from octavo.observe.logs import log_as_json
 from octavo.server.config import ServerConfig
+from octavo.server.connection_limit import connections_that_fit
 from octavo.server.drain import Drain
-from octavo.server.http_protocol import timed_protocol
+from octavo.server.http_protocol import bounded_protocol
 from octavo.server.serving import Serving
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,19 @@ def text_logging() -> dict[str, Any]:
     return config
 
 
+def most_connections(wanted: int) -> int:
+    """How many connections there can be; says so where that is less than `wanted`."""
+    most = connections_that_fit(wanted)
+    if most < wanted:
+        _log.warning(
+            "at most %d connections at a time, not %d (--max-connections): the limit on open files "
+            "(ulimit -n) allows no more",
+            most,
+            wanted,
+        )
+    return most
+
+
 def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]) -> HTTPServer:
     """The server for `app`; its `serve(sockets=[...])` returns after SIGTERM or Ctrl-C."""
     if config.log_format == "json":
@@ -96,7 +110,7 @@ def make_server(app: FastAPI, config: ServerConfig, on_ready: Callable[[], None]
     settings = uvicorn.Config(
         app,
         # The other parser that uvicorn knows sets no bound on the headers of a request.
-        http=timed_protocol(config.request_read_timeout),
+        http=bounded_protocol(config.request_read_timeout, most_connections(config.max_connections)),
         timeout_keep_alive=config.timeout_keep_alive,
         h11_max_incomplete_event_size=config.h11_max_incomplete_event_size,
         log_config=None if config.log_format == "json" else text_logging(),
