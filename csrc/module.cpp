@@ -9,6 +9,11 @@
 
 #include <algorithm>
 
+#if defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include "executor.h"
 #include "roofline.h"
 #include "sampling.h"
@@ -39,6 +44,10 @@ std::vector<std::string> isas() {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512vnni"))
         names.push_back("avx512");
+#elif defined(__APPLE__) && defined(__aarch64__)
+    names.push_back("neon");  // all of Apple's have the dot product
+#elif defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) names.push_back("neon");
 #endif
     return names;
 }
@@ -47,6 +56,8 @@ const Kernels& kernels_of(const std::string& isa) {
 #if defined(__x86_64__)
     if (isa == "avx512") return avx512_kernels();
     if (isa == "avx2") return avx2_kernels();
+#elif defined(__aarch64__)
+    if (isa == "neon") return neon_kernels();
 #endif
     return portable_kernels();
 }

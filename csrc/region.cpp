@@ -1,4 +1,5 @@
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <new>
@@ -13,7 +14,9 @@ Region::Region(size_t bytes) : bytes_(bytes) {
     void* mapped =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
     madvise(mapped, bytes, MADV_HUGEPAGE);
+#endif
     data_ = static_cast<uint8_t*>(mapped);
 }
 
@@ -32,9 +35,10 @@ Region& Region::operator=(Region&& other) noexcept {
 
 void fetch([[maybe_unused]] const uint8_t* data, [[maybe_unused]] size_t bytes) {
 #if defined(MADV_POPULATE_READ)
-    constexpr uintptr_t kPage = 4096, kPiece = 8 << 20;
-    const uintptr_t start = reinterpret_cast<uintptr_t>(data) / kPage * kPage;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes + kPage - 1) / kPage * kPage;
+    constexpr uintptr_t kPiece = 8 << 20;
+    const uintptr_t page = sysconf(_SC_PAGESIZE);
+    const uintptr_t start = reinterpret_cast<uintptr_t>(data) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes + page - 1) / page * page;
     const auto advise = [&](uintptr_t place, int advice) {
         if (place < end)
             madvise(reinterpret_cast<void*>(place), std::min(kPiece, end - place), advice);  // may fail

@@ -23,6 +23,8 @@ const PeakLoops& loops_of(const std::string& isa) {
 #if defined(__x86_64__)
     if (isa == "avx512") return avx512_peak_loops();
     if (isa == "avx2") return avx2_peak_loops();
+#elif defined(__aarch64__)
+    if (isa == "neon") return neon_peak_loops();
 #endif
     if (isa == "portable") return portable_peak_loops();
     throw std::invalid_argument("there is no ISA tier " + isa);

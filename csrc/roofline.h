@@ -22,6 +22,8 @@ const PeakLoops& portable_peak_loops();
 #if defined(__x86_64__)
 const PeakLoops& avx2_peak_loops();
 const PeakLoops& avx512_peak_loops();
+#elif defined(__aarch64__)
+const PeakLoops& neon_peak_loops();
 #endif
 
 void bind_roofline(nanobind::module_& module);

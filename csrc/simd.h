@@ -13,6 +13,9 @@
 #elif defined(OCTAVO_TIER_AVX2)
 #define OCTAVO_TIER avx2
 #include "simd_avx2.h"
+#elif defined(OCTAVO_TIER_NEON)
+#define OCTAVO_TIER neon
+#include "simd_neon.h"
 #else
 #define OCTAVO_TIER portable
 #include "simd_portable.h"

@@ -15,6 +15,8 @@ constexpr int kSpins = 2000;
 void relax() {
 #if defined(__x86_64__)
     _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");  // waits about as long as pause; yield does nothing on most processors
 #endif
 }
 

@@ -48,7 +48,7 @@ static inline void score_blocks_int16(const int16_t* q, const int16_t* const* ke
         if constexpr (FETCH)
             for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + head_dim * 16, d * 16);
         for (int r = 0; r < ROWS; ++r) {
-            const i16x32 pair = set_pair(q + r * head_dim + d);
+            const auto pair = set_pair(q + r * head_dim + d);
             for (int b = 0; b < BLOCKS; ++b) sums[r][b] = add_pairs(pair, key[b], sums[r][b]);
         }
     }
@@ -102,7 +102,7 @@ static inline void weigh_values_int16(const int16_t* p, const float* units,
             i16x32 value[V];
             for (int c = 0; c < V; ++c) value[c] = load(blocks.values[b] + place + c * 32);
             for (int r = 0; r < ROWS; ++r) {
-                const i16x32 weights = set_pair(p + r * kSplit + b * 16 + 2 * j);
+                const auto weights = set_pair(p + r * kSplit + b * 16 + 2 * j);
                 for (int c = 0; c < V; ++c) sums[r][c] = add_pairs(weights, value[c], sums[r][c]);
             }
         }

@@ -25,6 +25,9 @@ static inline void set_item(float x, f16* out) {
     x = x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x;
 #if defined(__F16C__)
     *out = {static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
+#elif defined(__ARM_FP16_FORMAT_IEEE)
+    const __fp16 half = x;
+    __builtin_memcpy(out, &half, 2);
 #else
     *out = to_f16(x);
 #endif

@@ -44,6 +44,24 @@ static int64_t dot_int8(int64_t rounds) {
     return rounds * 4 * 32;
 }
 
+#elif defined(OCTAVO_TIER_NEON)
+
+constexpr int kFloatSums = 6;
+
+// Bound: two to four sdot a cycle, of 16 multiply-adds; 16 chains hide their latency.
+static int64_t dot_int8(int64_t rounds) {
+    constexpr int sums = 16;
+    int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(-2);
+    int32x4_t acc[sums];
+    for (int i = 0; i < sums; ++i) acc[i] = vdupq_n_s32(0);
+    for (int64_t round = 0; round < rounds; ++round) {
+        for (int i = 0; i < sums; ++i) acc[i] = vdotq_s32(acc[i], a, b);
+        asm volatile("" : "+w"(a), "+w"(b));
+    }
+    for (int i = 0; i < sums; ++i) asm volatile("" : : "w"(acc[i]));
+    return rounds * sums * 16;
+}
+
 #else
 
 constexpr int kFloatSums = 3;
@@ -66,7 +84,8 @@ static int64_t dot_int8(int64_t rounds) {
 
 #endif
 
-// Bound: two fused multiply-adds a cycle, of 16 lanes (AVX-512), 8 (AVX2), or 4 in two steps (portable).
+// Bound: two fused multiply-adds a cycle, of 16 lanes (AVX-512), 8 (AVX2), 4 (NEON), or 4 in two
+// steps (portable).
 // Each sum tends to 2, so that no lane ever slows down for a subnormal number.
 static int64_t fma_float(int64_t rounds) {
     const f32x16 a = set1(0.5f), b = set1(1.0f);
@@ -95,6 +114,11 @@ const PeakLoops& avx512_peak_loops() {
 #elif defined(OCTAVO_TIER_AVX2)
 const PeakLoops& avx2_peak_loops() {
     static constexpr PeakLoops loops = {avx2::dot_int8, avx2::fma_float, avx2::read};
+    return loops;
+}
+#elif defined(OCTAVO_TIER_NEON)
+const PeakLoops& neon_peak_loops() {
+    static constexpr PeakLoops loops = {neon::dot_int8, neon::fma_float, neon::read};
     return loops;
 }
 #else

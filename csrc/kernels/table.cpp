@@ -9,6 +9,8 @@
 #include "linear_quantised_avx512.h"
 #elif defined(OCTAVO_TIER_AVX2)
 #include "linear_quantised_avx2.h"
+#elif defined(OCTAVO_TIER_NEON)
+#include "linear_quantised_neon.h"
 #else
 #include "linear_quantised_portable.h"
 #endif
@@ -114,6 +116,11 @@ const Kernels& avx512_kernels() {
 #elif defined(OCTAVO_TIER_AVX2)
 const Kernels& avx2_kernels() {
     static const Kernels kernels = avx2::table("avx2");
+    return kernels;
+}
+#elif defined(OCTAVO_TIER_NEON)
+const Kernels& neon_kernels() {
+    static const Kernels kernels = neon::table("neon");
     return kernels;
 }
 #else

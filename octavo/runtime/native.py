@@ -20,7 +20,7 @@ from octavo.sampling.native import NativeSampler
 
 
 def available_isas() -> list[str]:
-    """The ISA tiers of this processor, plainest first: "portable", "avx2", "avx512"."""
+    """The ISA tiers of this processor, plainest first: "portable", "avx2", "avx512" or "portable", "neon"."""
     return list(_native.isas())
 
 

@@ -82,9 +82,9 @@ class PackedFile:
 
     def _advise(self, end: int) -> None:
         """2 MiB pages where the file system has them in its cache, and reading ahead from a cold disk."""
-        for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_WILLNEED):
-            with contextlib.suppress(OSError):  # it is advice
-                self._map.madvise(advice, 0, end)
+        for advice in ("MADV_HUGEPAGE", "MADV_WILLNEED"):
+            with contextlib.suppress(AttributeError, OSError):  # it is advice, and not every system's
+                self._map.madvise(getattr(mmap, advice), 0, end)
 
     def panels(self, tensor: PackedTensor) -> NDArray[np.uint8]:
         """The bytes of a weight's panels, a view of the mapped file."""

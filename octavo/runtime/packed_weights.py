@@ -6,6 +6,7 @@ little more memory while it is loaded than afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ class _Memory:
         aligned = -(-num_bytes // 64) * 64
         if aligned > len(self._rest):
             chunk = mmap.mmap(-1, max(aligned, _CHUNK_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            chunk.madvise(mmap.MADV_HUGEPAGE)
+            with contextlib.suppress(AttributeError, OSError):  # a system or a kernel without huge pages
+                chunk.madvise(mmap.MADV_HUGEPAGE)
             self._rest = np.frombuffer(chunk, np.uint8)
         taken, self._rest = self._rest[:num_bytes], self._rest[aligned:]
         return taken
