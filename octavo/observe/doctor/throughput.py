@@ -28,7 +28,7 @@ def check(observed: Observation) -> Iterator[Finding]:
             chapter="throughput",
             severity="warning",
             evidence="the kernels are the portable ones",
-            cause="OCTAVO_ISA=portable was set, or the processor has neither AVX2 nor, on ARM, the dot product of Armv8.2",
+            cause="OCTAVO_ISA=portable was set, or the processor is older than AVX2 or ARM's dot product",
             change="leave OCTAVO_ISA unset",
         )
     threads, cpus = observed.number("threads"), observed.number("cpus")
