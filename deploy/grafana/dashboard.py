@@ -179,8 +179,8 @@ ROWS: dict[str, tuple[Graph, ...]] = {
             "Memory",
             "bytes",
             (
-                Query('octavo_engine_process_resident_memory_bytes{job=~"$job"}', "engine {{instance}}"),
-                Query('process_resident_memory_bytes{job=~"$job"}', "server {{instance}}"),
+                Query("octavo_engine_process_resident_memory_bytes{CHOSEN}", "engine {{instance}}"),
+                Query("octavo_api_process_resident_memory_bytes{CHOSEN}", "API {{instance}} {{process}}"),
             ),
         ),
     ),
@@ -192,24 +192,47 @@ ROWS: dict[str, tuple[Graph, ...]] = {
             "short",
             (
                 Query(
-                    'rate(octavo_engine_process_cpu_seconds_total{job=~"$job"}[$__rate_interval])',
+                    "rate(octavo_engine_process_cpu_seconds_total{CHOSEN}[$__rate_interval])",
                     "engine {{instance}}",
                 ),
                 Query(
-                    'rate(process_cpu_seconds_total{job=~"$job"}[$__rate_interval])', "server {{instance}}"
+                    "rate(octavo_api_process_cpu_seconds_total{CHOSEN}[$__rate_interval])",
+                    "API {{instance}} {{process}}",
                 ),
             ),
             "Busy CPUs.",
         ),
         Graph(
-            "Engine restarts",
+            "API processes",
+            "percentunit",
+            (
+                Query(
+                    "rate(octavo_api_process_cpu_seconds_total{CHOSEN}[$__rate_interval])"
+                    " + rate(octavo_api_process_cpu_wait_seconds_total{CHOSEN}[$__rate_interval])",
+                    "busy {{instance}} {{process}}",
+                ),
+                Query(
+                    "rate(octavo_step_seconds_sum{CHOSEN}[$__rate_interval])",
+                    "the engine computes {{instance}}",
+                ),
+            ),
+            "Part of the time that each had something to do. Near 1 while the engine computes for less, "
+            "more of them help (--api-server-count).",
+            limit=0.9,
+        ),
+        Graph(
+            "Restarts",
             "short",
             (
                 Query(
                     "increase(octavo_engine_restarts_total{CHOSEN}[$__rate_interval])",
-                    "restarts {{instance}}",
+                    "engine {{instance}}",
                 ),
-                Query("octavo_engine_up{CHOSEN}", "up {{instance}}"),
+                Query(
+                    "increase(octavo_api_process_restarts_total{CHOSEN}[$__rate_interval])",
+                    "API process {{instance}}",
+                ),
+                Query("octavo_engine_up{CHOSEN}", "engine up {{instance}}"),
             ),
         ),
     ),

@@ -7,7 +7,7 @@ Three sources: each step of the engine (`Metrics.on_step`), each request as the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from prometheus_client import (
@@ -21,10 +21,12 @@ from prometheus_client import (
 
 from octavo.engine.messages import SchedulerStats, StepOutputs
 from octavo.observe import buckets
+from octavo.observe.api_processes import ApiProcesses
 from octavo.observe.engine_collector import EngineCollector, WatchedEngine
 from octavo.observe.histogram import Histogram
 from octavo.observe.offload_series import OffloadSeries
 from octavo.observe.other_names import OtherNames
+from octavo.observe.process_series import ApiProcessCollector, ProcessSeries
 from octavo.observe.request_series import RequestValue
 from octavo.observe.residency_series import ResidencySeries
 from octavo.observe.running_total import RunningTotal
@@ -74,12 +76,16 @@ class Metrics:
         self._add_absent_series()
         self._residency = ResidencySeries(self._histogram) if kv_cache_metrics else None
 
-    def watch(self, engine: ProcessEngine) -> None:
-        """Show the engine's settings, condition and process as well."""
+    def watch(self, engine: ProcessEngine, api: ApiProcesses) -> None:
+        """Show the engine's settings and condition, its process and those of the API as well."""
         labels = dict(zip(LABELS, self._labels, strict=True))
         self._registry.register(EngineCollector(engine, labels))
-        pid: Callable[[], int | str] = lambda: engine.pid or "none"  # noqa: E731
-        ProcessCollector(namespace="octavo_engine", pid=pid, registry=self._registry)
+
+        def engine_process() -> Iterable[tuple[Mapping[str, str], int]]:
+            return [(labels, engine.pid)] if engine.pid else []
+
+        self._registry.register(ProcessSeries("octavo_engine", engine_process))
+        self._registry.register(ApiProcessCollector(api, labels))
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format."""

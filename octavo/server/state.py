@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import octavo
 from octavo.engine.async_engine import AsyncEngine
+from octavo.observe.api_processes import ApiProcesses
 from octavo.observe.live_events import Hello, Second
 from octavo.observe.live_feed import LiveFeed
 from octavo.observe.metrics import Metrics
@@ -83,10 +84,12 @@ class ServerState(Protocol):
 class Observed:
     """What is counted of an engine: its metrics, and the feed of the live view."""
 
-    def __init__(self, engine: AsyncEngine, config: ServerConfig, model_names: list[str]) -> None:
-        """Takes the engine's steps."""
+    def __init__(
+        self, engine: AsyncEngine, config: ServerConfig, model_names: list[str], api: ApiProcesses
+    ) -> None:
+        """Takes the engine's steps; `api` are the processes that answer for it."""
         self.metrics = Metrics(model_names[0], engine.max_model_len, engine.config.kv_cache_metrics)
-        self.metrics.watch(engine)
+        self.metrics.watch(engine, api)
         engine.on_step = self.metrics.on_step
         self._log_interval = config.log_stats_interval
 
@@ -111,7 +114,7 @@ class LocalState:
         model_names: list[str],
         num_open: Callable[[], int],
     ) -> None:
-        self._observed = Observed(engine, config, model_names)
+        self._observed = Observed(engine, config, model_names, ApiProcesses())
         self.series: RequestSeries = self._observed.metrics
         self._num_open = num_open
         self._admission = make_admission(engine, config)

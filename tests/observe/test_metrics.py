@@ -222,6 +222,9 @@ def test_what_a_server_tells() -> None:
     assert found["vllm:kv_cache_usage_perc"] == 0
     assert reasons["vllm:request_success_total", "length"] == 3
     assert found["process_resident_memory_bytes"] > 0
+    assert found["octavo_api_process_resident_memory_bytes"] > 0
+    assert found["octavo_api_process_restarts_total"] == 0
+    assert all(each["process"] == "0" for each in labels_of(response.text, "octavo_api_process_open_fds"))
 
 
 def test_what_prometheus_is_told_of_the_engine() -> None:

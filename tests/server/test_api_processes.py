@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -121,6 +122,26 @@ def test_any_process_tells_of_all(command: Command) -> None:
     nothing_is_held(command)
 
 
+def of_processes(client: httpx.Client, name: str) -> dict[str, float]:
+    """An `octavo_api_` series by the number of the process."""
+    lines = client.get("/metrics").text.splitlines()
+    found = (re.fullmatch(rf'octavo_api_{name}{{.*process="(\d+)".*}} (\S+)', line) for line in lines)
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+def test_what_each_process_takes_is_told_by_any_of_them(command: Command) -> None:
+    with clients_of(command) as clients:
+        complete(clients[0], "One, two,", 2)
+        for client in clients:
+            for name in ("process_cpu_seconds_total", "process_resident_memory_bytes"):
+                found = of_processes(client, name)
+                assert set(found) == {"0", "1"}
+                assert all(value > 0 for value in found.values())
+        started = [of_processes(client, "process_start_time_seconds") for client in clients]
+        assert started[0] == started[1]
+        assert of_processes(clients[0], "process_cpu_wait_seconds_total").keys() == {"0", "1"}
+
+
 def test_a_response_is_gone_on_with_through_the_other_process(command: Command) -> None:
     given: dict[str, Any] = {"input": "My name is Ada.", "max_output_tokens": 8, "temperature": 0}
     with clients_of(command) as (one, two):
@@ -180,6 +201,9 @@ def test_kill_9_of_an_api_process_ends_its_requests_and_no_others(command: Comma
     [new] = children(command, API) - before
     with closing(client_of(command, new)) as client:
         assert complete(client, "A long story:", LONG) == expected
+        assert of_processes(client, "process_cpu_seconds_total").keys() == {"0", "1"}
+        text = client.get("/metrics").text
+    assert re.search(r"^octavo_api_process_restarts_total{.*} 1.0$", text, re.MULTILINE)
     assert any("an API process left with signal 9; starting another one" in line for line in command.lines)
 
 

@@ -18,6 +18,8 @@ import openai
 import octavo
 
 ROOT = Path(octavo.__file__).parents[1]
+TESTS = Path(__file__).parents[1]
+"""Where servers find what tests have for them to import."""
 FLAGS = ("--max-model-len", "2048", "--kv-cache-memory-bytes", "256MiB", "--host", "127.0.0.1", "--port", "0")
 
 
@@ -26,7 +28,7 @@ class Command:
 
     def __init__(self, model: Path, *flags: str) -> None:
         command = [sys.executable, "-m", "octavo", "serve", str(model), *FLAGS, *flags]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -30,13 +30,14 @@ def diagnose(observed: Observation) -> list[Finding]:
 
 def observe(url: str, seconds: float, progress: Callable[[str], object]) -> Observation:
     """Scrape the server at `url` a few times over `seconds`, once if that is 0; raises UnreachableError."""
-    scrapes = []
+    scrapes, times = [], []
     for number in range(SCRAPES if seconds else 1):
         if number:
             time.sleep(seconds / (SCRAPES - 1))
         progress(f"watching {url}")
         scrapes.append(_scrape(url))
-    return Observation(scrapes, healthy=_get(f"{url}/health")[0] == 200)
+        times.append(time.monotonic())
+    return Observation(scrapes, healthy=_get(f"{url}/health")[0] == 200, seconds=times[-1] - times[0])
 
 
 def unreachable(reason: str) -> Finding:

@@ -32,6 +32,17 @@ def check(observed: Observation) -> Iterator[Finding]:
             cause="it died: killed by the kernel for want of memory most often, by a fault of its own else",
             change=f"the log says which; against want of memory, {smaller}",
         )
+    restarts = observed.last.value("octavo_api_process_restarts_total")
+    if restarts:
+        yield Finding(
+            name="api-process-restarts",
+            chapter="memory",
+            severity="critical",
+            evidence=f"an API process was replaced {restarts:.0f} times since the server started",
+            cause="it died, and the connections that it had with it: killed by the kernel for want of "
+            "memory, or by a fault of its own or of --middleware",
+            change=f"the log says which; against want of memory, {smaller}",
+        )
     total = observed.last.value("octavo_memory_limit_bytes")
     available = observed.last.value("octavo_memory_available_bytes")
     if total and available < LITTLE_MEMORY * total:

@@ -10,8 +10,12 @@ from octavo.observe.doctor.scrape import Histogram, Scrape, mean
 class Observation:
     """Scrapes of one server, in order; the work looked at is that between them, or all since the start."""
 
-    def __init__(self, scrapes: Sequence[Scrape], healthy: bool = True) -> None:
-        """At least one scrape; with one only, or when nothing happened between them, totals are looked at."""
+    def __init__(self, scrapes: Sequence[Scrape], healthy: bool = True, seconds: float = 0.0) -> None:
+        """At least one scrape; with one only, or when nothing happened between them, totals are looked at.
+
+        `seconds` are those between the first and the last.
+        """
+        self.seconds = seconds
         self.healthy = healthy
         self.last = scrapes[-1]
         self._scrapes = scrapes

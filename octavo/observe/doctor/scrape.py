@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = tuple[tuple[str, str], ...]
+_OF_PROCESSES = ("octavo_engine_process_", "octavo_api_process_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,10 @@ class Scrape:
         found = self._by_name.get(name)
         return found[0][0] if found else {}
 
+    def by(self, label: str, name: str) -> dict[str, float]:
+        """The samples of that name by the value of a label."""
+        return {labels[label]: value for labels, value in self._by_name.get(name, ()) if label in labels}
+
     def histogram(self, name: str) -> Histogram:
         """A histogram, all label sets together."""
         counts: dict[float, float] = {}
@@ -87,10 +92,15 @@ class Scrape:
     def since(self, earlier: Scrape) -> Scrape:
         """What counters and histograms grew by; meaningless for gauges.
 
-        Everything again when a counter is smaller than before, since the server started anew.
+        Everything again when a counter is smaller than before, since the server started anew. Processes that
+        it replaces have counters of their own, which may be smaller for that alone.
         """
         grown = {key: value - earlier._samples.get(key, 0.0) for key, value in self._samples.items()}
-        counters = (key for key in grown if key[0].endswith(("_total", "_count", "_bucket")))
+        counters = (
+            key
+            for key in grown
+            if key[0].endswith(("_total", "_count", "_bucket")) and not key[0].startswith(_OF_PROCESSES)
+        )
         return self if any(grown[key] < 0 for key in counters) else Scrape(grown)
 
 

@@ -20,6 +20,7 @@ from octavo.config import EngineConfig
 from octavo.engine.loop_socket import LoopSocket, SocketFolder
 from octavo.engine.shared_engine import EngineNews, SharedEngine
 from octavo.engine.supervisor import RestartBudget, child_environment
+from octavo.observe.api_processes import ApiProcesses
 from octavo.server.config import ServerConfig
 from octavo.server.processes.messages import ApiProcessOptions, FromParent, Join, Serving, ToParent, WantTurn
 
@@ -59,6 +60,7 @@ class Parent:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._observed = ApiProcesses({})
         self._joined: set[str] = set()
         self._serving: set[str] = set()
         self._all_serve = asyncio.Event()
@@ -86,9 +88,8 @@ class Parent:
                 logging.config.dictConfig(text_logging())
 
             engine = self._engine = await self._unless_one_ends(SharedEngine.start(self._config))
-            self._state = SharedState(
-                engine, self._server_config, self._server_config.model_names(model), self._send
-            )
+            names = self._server_config.model_names(model)
+            self._state = SharedState(engine, self._server_config, names, self._observed, self._send)
             engine.on_news, engine.on_turn = self._tell_all, self._send
             assert engine.news is not None
             self._tell_all(engine.news)
@@ -135,7 +136,9 @@ class Parent:
         for life in itertools.count(1):
             name = f"api{index}.{life}"
             process = self._processes[name] = await self._start(name, index, model)
+            self._observed.pids[index] = process.pid
             await process.wait()
+            del self._observed.pids[index]
             served = name in self._serving
             self._forget(name)
             if self._draining:
@@ -147,6 +150,7 @@ class Parent:
                 limit, window = self._budget.limit, self._budget.window
                 raise ApiProcessError(f"{how} (gave up after {limit} restarts in {window:g} s)")
             _log.warning("%s; starting another one", how)
+            self._observed.num_restarts += 1
 
     async def _start(self, name: str, index: int, model: str) -> asyncio.subprocess.Process:
         # It stays open here too: connections wait in it while the process is replaced.

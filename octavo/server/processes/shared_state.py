@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from octavo.engine.shared_engine import SharedEngine
+from octavo.observe.api_processes import ApiProcesses
 from octavo.observe.live_feed import FeedFullError
 from octavo.server.admission import Ticket
 from octavo.server.config import ServerConfig
@@ -54,9 +55,10 @@ class SharedState:
         engine: SharedEngine,
         config: ServerConfig,
         model_names: list[str],
+        api: ApiProcesses,
         send: Callable[[str, FromParent], None],
     ) -> None:
-        self.observed = Observed(engine, config, model_names)
+        self.observed = Observed(engine, config, model_names, api)
         self._send = send
         self._admission = make_admission(engine, config)
         self._responses: ResponseStore[bytes] = ResponseStore(config.max_stored_responses)

@@ -10,8 +10,8 @@ from octavo.observe.doctor.observation import Observation
 from octavo.observe.doctor.scrape import Scrape
 
 
-def look(*texts: str, healthy: bool = True) -> dict[str, Finding]:
-    found = diagnose(Observation([Scrape.parse(text) for text in texts], healthy))
+def look(*texts: str, healthy: bool = True, seconds: float = 0.0) -> dict[str, Finding]:
+    found = diagnose(Observation([Scrape.parse(text) for text in texts], healthy, seconds))
     return {finding.name: finding for finding in found}
 
 
@@ -133,3 +133,56 @@ vllm:cache_config_info{{block_size="16",enable_prefix_caching="True",gpu_memory_
     found = look(text)
     assert set(found) == {"preemptions", "queue-for-kv-cache"}
     assert "raise --gpu-memory-utilization from 0.8 to 0.90" in found["preemptions"].change
+
+
+def api_processes(cpu: list[float], step_seconds: float, steps: int, **settings: object) -> str:
+    lines = [
+        f'octavo_api_process_cpu_seconds_total{{process="{number}"}} {seconds}'
+        for number, seconds in enumerate(cpu)
+    ]
+    text = "# TYPE octavo_api_process_cpu_seconds counter\n" + "\n".join(lines) + "\n"
+    text += histogram("octavo_step_seconds", {0.1: steps}, step_seconds)
+    text += histogram("vllm:iteration_tokens_total", {16.0: steps})
+    return text + info(**settings)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "step_seconds", "change"),
+    [
+        ([12.6], 2.0, "raise --api-server-count from 1 to 2"),
+        ([10.1, 12.6], 2.0, "raise --api-server-count from 2 to 3"),
+        ([10.0] * 7 + [12.6], 2.0, "add CPUs, and raise --api-server-count from 8; or add replicas"),
+        ([12.6], 9.9, None),  # The engine computes all the time: another process would not make it faster.
+        ([11.8], 2.0, None),
+    ],
+)
+def test_an_api_process_that_can_do_no_more(
+    cpu: list[float], step_seconds: float, change: str | None
+) -> None:
+    before = api_processes([9.9] * len(cpu), 1.9, 10, cpus=8, threads=8)
+    after = api_processes(cpu, step_seconds if step_seconds == 2.0 else 1.9 + 2.6, 20, cpus=8, threads=8)
+    finding = look(before, after, seconds=2.8).get("api-process-saturated")
+    assert (finding and finding.change) == change
+    if finding:
+        assert finding.evidence == (
+            f"API process {len(cpu) - 1} had something to do for 96% of the time, and a CPU to do "
+            "it on for 96%; the engine computed for 4%"
+        )
+    assert "api-process-saturated" not in look(before, after)  # how long it took is not known
+
+
+def test_one_that_waits_for_a_cpu_is_as_late() -> None:
+    wait = 'octavo_api_process_cpu_wait_seconds_total{process="0"} '
+    before = api_processes([9.9], 1.9, 10, cpus=8) + wait + "1.0\n"
+    found = look(before, api_processes([10.2], 2.0, 20, cpus=8) + wait + "1.5\n", seconds=0.8)
+    assert "for 100% of the time, and a CPU to do it on for 37%" in found["api-process-saturated"].evidence
+    assert found["api-process-saturated"].change.startswith("add CPUs, and raise --api-server-count from 1")
+
+
+def test_a_process_that_is_replaced_is_not_a_server_that_started_anew() -> None:
+    before = api_processes([50.0, 50.0], 1.9, 10)
+    after = api_processes([0.5, 52.7], 2.0, 20) + "octavo_api_process_restarts_total 1\n"
+    found = look(before, after, seconds=2.8)
+    assert "API process 1 had something to do for 96%" in found["api-process-saturated"].evidence
+    assert found["api-process-restarts"].severity == "critical"
+    assert found["api-process-restarts"].evidence.startswith("an API process was replaced 1 times")

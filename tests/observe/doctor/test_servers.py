@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.api_processes import API, children
 from support.live_server import LiveServer, live_server
 from support.serve_command import Command, serve
 
@@ -155,3 +157,42 @@ def test_the_plainest_kernels(demo: Path, monkeypatch: pytest.MonkeyPatch) -> No
         found = problems(command.url)
     assert set(found) == {"portable-kernels"}
     assert found["portable-kernels"].change == "leave OCTAVO_ISA unset"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_api_processes_that_can_do_no_more(count: int, demo: Path) -> None:
+    """Code around the server takes 50 ms of a CPU for each request, the engine next to nothing."""
+    flags = ("--middleware", "support.slow_middleware.slow", "--api-server-count", str(count))
+    with serve(demo, *flags) as command:
+        over = threading.Event()
+
+        def load() -> None:
+            while not over.is_set():
+                answer(command, "One, two,", 1)
+
+        clients = [threading.Thread(target=load) for _ in range(4 * count)]
+        for client in clients:
+            client.start()
+        try:
+            deadline = time.monotonic() + 60
+            while "api-process-saturated" not in (found := problems(command.url, 1.0)):
+                assert time.monotonic() < deadline, found
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+    finding = found["api-process-saturated"]
+    assert f"raise --api-server-count from {count}" in finding.change
+
+
+def test_an_api_process_that_died(demo: Path) -> None:
+    with serve(demo, "--api-server-count", "2") as command:
+        pid = min(children(command, API))
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while pid in (now := children(command, API)) or len(now) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        found = problems(command.url)
+    assert set(found) == {"api-process-restarts"}
+    assert "--middleware" in found["api-process-restarts"].cause
