@@ -18,6 +18,7 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.isa import choose_isa
 from octavo.runtime.ops import Tracer
 
 PROMPT = 256
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--cols", type=int, default=8192)
-    parser.add_argument("--isa", default=native.choose_isa())
+    parser.add_argument("--isa", default=choose_isa())
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--encodings", default=",".join(each.value for each in Encoding if each in RUNS))
     parser.add_argument("--turns", type=int, default=7)

@@ -28,7 +28,7 @@ from octavo.bench.roofline import measure_roofline
 from octavo.bench.serve import measure, tokenizer_of
 from octavo.observe.plan.make import PlanConfig, make_plan
 from octavo.observe.plan.service import Service
-from octavo.runtime.native import choose_isa
+from octavo.runtime.isa import choose_isa
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from octavo.config import EngineConfig
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
-from octavo.runtime.native import NativeBackend, NativeExecutable, choose_isa
+from octavo.runtime.isa import choose_isa
+from octavo.runtime.native import NativeBackend, NativeExecutable
 
 PREFILL = 512
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

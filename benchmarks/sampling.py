@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.runtime import _native
-from octavo.runtime.native import choose_isa
+from octavo.runtime.isa import choose_isa
 from octavo.sampling.native import NativeSampler
 from octavo.sampling.sampler import ReferenceSampler
 from octavo.sampling.state import SamplingState

@@ -124,6 +124,29 @@ constexpr int64_t kMaximaStride = 1024;  // logits that share 16 maxima
 inline int64_t weight_blocks(int64_t n) { return (n + kWeightBlock - 1) / kWeightBlock; }
 inline int64_t num_maxima(int64_t n) { return (n + kMaximaStride - 1) / kMaximaStride * 16; }
 
+// What `octavo/formats/rounding.py` rounds groups of values to.
+enum class Rounding { Int8, Int4, Int4ZeroPoints, Int4Minimums, Float8 };
+enum class RoundingFault { None, NotFinite, TooLarge };
+
+// Rows of floats, each whole groups of `size`: 32, 64 or 128, for Float8 32. Any of the last three may be
+// null: what columns and rows are multiplied with, and the weights of the columns' errors.
+struct RowsToRound {
+    Encoding encoding;  // F32, F16 or BF16
+    const uint8_t* data;
+    int64_t cols;
+    int64_t size;
+    const float* column_factors;
+    const float* row_factors;
+    const float* importance;
+};
+
+// [groups][size] codes, [groups] scales, and zeros or minimums where the rounding has them, else null.
+struct RoundedGroups {
+    uint8_t* codes;
+    float* scales;
+    float* offsets;
+};
+
 // Passes over a row of logits.
 struct SamplingKernels {
     // The largest value, NaN if there is one, and the largest of each of num_maxima(n) disjoint parts.
@@ -191,6 +214,9 @@ struct Kernels {
     void (*attention_merge)(const AttentionShape& shape, const AttentionTile& tile, const float* parts,
                             int count, float* scratch);
     int64_t (*argmax)(const float* x, int64_t n);
+    // Rows [first, first + count); scratch: count * cols floats.
+    RoundingFault (*round_rows)(Rounding rounding, const RowsToRound& rows, int64_t first, int64_t count,
+                                float* scratch, const RoundedGroups& out);
     SamplingKernels sampling;
 };
 

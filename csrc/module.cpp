@@ -9,13 +9,10 @@
 
 #include <algorithm>
 
-#if defined(__linux__) && defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
 #include "executor.h"
+#include "isa.h"
 #include "roofline.h"
+#include "rounding.h"
 #include "sampling.h"
 
 namespace nb = nanobind;
@@ -33,34 +30,6 @@ using ViewTuple = std::tuple<int, int, int>;
 
 View view(const ViewTuple& v) { return {std::get<0>(v), std::get<1>(v), std::get<2>(v)}; }
 std::span<const int32_t> span(const Ints& array) { return {array.data(), array.shape(0)}; }
-
-std::vector<std::string> isas() {
-    std::vector<std::string> names = {"portable"};
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        names.push_back("avx2");
-    if (names.size() == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
-        names.push_back("avx512");
-#elif defined(__APPLE__) && defined(__aarch64__)
-    names.push_back("neon");  // all of Apple's have the dot product
-#elif defined(__aarch64__)
-    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) names.push_back("neon");
-#endif
-    return names;
-}
-
-const Kernels& kernels_of(const std::string& isa) {
-#if defined(__x86_64__)
-    if (isa == "avx512") return avx512_kernels();
-    if (isa == "avx2") return avx2_kernels();
-#elif defined(__aarch64__)
-    if (isa == "neon") return neon_kernels();
-#endif
-    return portable_kernels();
-}
 
 Encoding encoding_of(const std::string& name) {
     static const std::map<std::string, Encoding> names = {
@@ -213,6 +182,7 @@ NB_MODULE(_native, module) {
         "data"_a,
         "Bring the pages of a mapped file that `data` views into memory, as fast as the disk goes.");
     octavo::bind_roofline(module);
+    octavo::bind_rounding(module);
     octavo::bind_sampling(module);
     nb::class_<Program>(module, "Program")
         .def(nb::init<int, const std::string&, int64_t, int64_t>(), "threads"_a, "isa"_a, "max_tokens"_a,

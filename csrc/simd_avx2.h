@@ -151,6 +151,37 @@ static inline void store_int16(int16_t* p, f32x16 a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xd8));
 }
 
+static inline void transpose_eight(__m256 (&rows)[8]) {
+    __m256d pairs[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1]));
+        pairs[i + 1] = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1]));
+    }
+    __m256 fours[8];
+    for (int i = 0; i < 8; i += 4)
+        for (int half = 0; half < 2; ++half) {
+            const __m256d above = pairs[i + half], below = pairs[i + 2 + half];
+            fours[i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(above, below));
+            fours[i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(above, below));
+        }
+    for (int lane = 0; lane < 4; ++lane) {
+        rows[lane] = _mm256_permute2f128_ps(fours[lane], fours[4 + lane], 0x20);
+        rows[4 + lane] = _mm256_permute2f128_ps(fours[lane], fours[4 + lane], 0x31);
+    }
+}
+
+// Lane j of row i becomes lane i of row j.
+static inline void transpose(f32x16 (&rows)[16]) {
+    __m256 quarters[2][2][8];  // [half of the rows][half of the lanes]
+    for (int i = 0; i < 16; ++i) {
+        quarters[i / 8][0][i % 8] = rows[i].lo;
+        quarters[i / 8][1][i % 8] = rows[i].hi;
+    }
+    for (auto& halves : quarters)
+        for (auto& quarter : halves) transpose_eight(quarter);
+    for (int i = 0; i < 16; ++i) rows[i] = {quarters[0][i / 8][i % 8], quarters[1][i / 8][i % 8]};
+}
+
 // 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
 struct i16x32 {
     __m256i lo, hi;

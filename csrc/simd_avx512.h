@@ -97,6 +97,31 @@ static inline void store_int16(int16_t* p, f32x16 a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
 }
 
+// Lane j of row i becomes lane i of row j.
+static inline void transpose(f32x16 (&rows)[16]) {
+    __m512d pairs[16];
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i].v, rows[i + 1].v));
+        pairs[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i].v, rows[i + 1].v));
+    }
+    __m512 fours[16];  // [four of the rows][lane of a quarter]: columns of four rows, in each quarter
+    for (int i = 0; i < 16; i += 4)
+        for (int half = 0; half < 2; ++half) {
+            const __m512d above = pairs[i + half], below = pairs[i + 2 + half];
+            fours[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(above, below));
+            fours[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(above, below));
+        }
+    for (int lane = 0; lane < 4; ++lane) {
+        const __m512 a = fours[lane], b = fours[4 + lane], c = fours[8 + lane], d = fours[12 + lane];
+        const __m512 ab_even = _mm512_shuffle_f32x4(a, b, 0x88), ab_odd = _mm512_shuffle_f32x4(a, b, 0xdd);
+        const __m512 cd_even = _mm512_shuffle_f32x4(c, d, 0x88), cd_odd = _mm512_shuffle_f32x4(c, d, 0xdd);
+        rows[lane].v = _mm512_shuffle_f32x4(ab_even, cd_even, 0x88);
+        rows[4 + lane].v = _mm512_shuffle_f32x4(ab_odd, cd_odd, 0x88);
+        rows[8 + lane].v = _mm512_shuffle_f32x4(ab_even, cd_even, 0xdd);
+        rows[12 + lane].v = _mm512_shuffle_f32x4(ab_odd, cd_odd, 0xdd);
+    }
+}
+
 // 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
 struct i16x32 {
     __m512i v;

@@ -174,6 +174,22 @@ static inline void store_int16(int16_t* p, f32x16 a) {
     vst1q_s16(p + 8, to_int16(a.v[2], a.v[3]));
 }
 
+// Lane j of row i becomes lane i of row j: each block of four by four, put in the place across the diagonal.
+static inline void transpose(f32x16 (&rows)[16]) {
+    f32x16 columns[16];
+    for (int i = 0; i < 4; ++i)
+        for (int j = 0; j < 4; ++j) {
+            const float32x4x2_t upper = vtrnq_f32(rows[4 * i].v[j], rows[4 * i + 1].v[j]);
+            const float32x4x2_t lower = vtrnq_f32(rows[4 * i + 2].v[j], rows[4 * i + 3].v[j]);
+            for (int odd = 0; odd < 2; ++odd) {
+                const float32x4_t a = upper.val[odd], b = lower.val[odd];
+                columns[4 * j + odd].v[i] = vcombine_f32(vget_low_f32(a), vget_low_f32(b));
+                columns[4 * j + 2 + odd].v[i] = vcombine_f32(vget_high_f32(a), vget_high_f32(b));
+            }
+        }
+    std::memcpy(rows, columns, sizeof columns);
+}
+
 // 32 lanes of 16-bit integers, the first and the second ones of pairs apart: there is no instruction that
 // adds the products of neighbours, but one that adds eight products to the lanes of two registers.
 struct i16x32 {

@@ -145,6 +145,14 @@ static inline void store_int16(int16_t* p, f32x16 a) {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]);
 }
 
+// Lane j of row i becomes lane i of row j.
+static inline void transpose(f32x16 (&rows)[16]) {
+    f32x16 columns[16];
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 16; ++j) columns[j].v[i] = rows[i].v[j];
+    std::memcpy(rows, columns, sizeof columns);
+}
+
 // 32 lanes of 16-bit integers, and the 16 sums of what pairs of them give.
 struct i16x32 {
     int16_t v[32];

@@ -3,6 +3,7 @@
 #include "elementwise.h"
 #include "linear_float.h"
 #include "linear_float8.h"
+#include "rounding.h"
 #include "sampling.h"
 
 #if defined(OCTAVO_TIER_AVX512)
@@ -103,6 +104,7 @@ static Kernels table(const char* name) {
             .attention_split = attention_split,
             .attention_merge = attention_merge,
             .argmax = argmax,
+            .round_rows = round_rows,
             .sampling = sampling_kernels()};
 }
 

@@ -5,12 +5,16 @@ Nothing is rounded before a backend asks for a matrix, and then a slice of rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from octavo.formats.groups import Floats, Groups
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.formats.groups import Groups
 from octavo.formats.mapped import drop_pages
-from octavo.formats.rounding import GROUP, float8_groups, float8_rows, round_int4, round_int8
+from octavo.formats.rounding import GROUP, FloatRows, float8_rows, round_rows, round_to_panels
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.formats.weight import QuantisedWeight, Weight
@@ -19,15 +23,6 @@ ON_LOAD = ("int8", "int4", "fp8", "awq-like")
 """What `--quantization` rounds a checkpoint of 16 or 32 bits to. awq-like is int4 after AWQ's scaling."""
 
 FLOATS = (Encoding.F32, Encoding.F16, Encoding.BF16)
-
-Rounding = Callable[[Floats, Floats | None], Groups]
-"""From rows, and the importance of their columns where it is known, to codes and scales."""
-
-ROUNDINGS: dict[str, Rounding] = {
-    "int8": lambda values, _: round_int8(values),
-    "int4": lambda values, importance: round_int4(values, GROUP, importance),
-    "fp8": lambda values, _: float8_groups(values) if values.shape[1] % GROUP == 0 else float8_rows(values),
-}
 
 _RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0, "fp8": Encoding.F8_E4M3}
 
@@ -65,17 +60,34 @@ def rounded_on_load(
 
 
 def _rounded(weight: Tensor, name: str, scaling: Scaling, method: str) -> QuantisedWeight:
-    data = weight.data.reshape(weight.rows, -1)
+    data, cols = weight.data.reshape(weight.rows, -1), weight.shape[-1]
 
-    def read(rows: slice) -> Groups:
-        part = data[rows]
-        values = Tensor((len(part), weight.shape[-1]), weight.encoding, part.reshape(-1)).to_float32()
+    def rows_of(rows: slice) -> FloatRows:
+        factors = None if scaling.rows is None else scaling.rows[rows]
+        return FloatRows(weight.encoding.value, data[rows].reshape(-1), cols, scaling.columns, factors)
+
+    @contextmanager
+    def reading(rows: slice) -> Iterator[None]:
         try:
-            return ROUNDINGS[method](scaling.apply(values, rows), scaling.importance)
+            yield
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
         finally:
-            drop_pages(part)
+            drop_pages(data[rows])
 
-    runs_as = Encoding.F16 if weight.shape[-1] % GROUP else _RUNS_AS[method]
-    return QuantisedWeight(weight.shape, weight.format, runs_as, weight.stored_bytes, read)
+    def read(rows: slice) -> Groups:
+        with reading(rows):
+            if cols % GROUP:
+                part = Tensor((len(data[rows]), cols), weight.encoding, data[rows].reshape(-1))
+                return float8_rows(scaling.apply(part.to_float32(), rows))
+            return round_rows(method, rows_of(rows), GROUP, scaling.importance)
+
+    def fill_panels(rows: slice, order: NDArray[np.int32], panels: NDArray[np.uint8]) -> None:
+        with reading(rows):
+            round_to_panels(method, rows_of(rows), panels, scaling.importance, order)
+
+    if cols % GROUP:
+        return QuantisedWeight(weight.shape, weight.format, Encoding.F16, weight.stored_bytes, read)
+    return QuantisedWeight(
+        weight.shape, weight.format, _RUNS_AS[method], weight.stored_bytes, read, fill_panels=fill_panels
+    )

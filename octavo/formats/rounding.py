@@ -1,11 +1,16 @@
 """From floats to codes and scales: int8, int4 and FP8, each group of values by itself.
 
-All functions take float32 rows `[rows, cols]` and give `Groups` whose scales are numbers of float16, so that
-what is stored with float16 scales is exactly what was rounded to. Raises ValueError for values that are not
-finite or whose scale float16 cannot hold.
+The functions take float32 rows `[rows, cols]` and give `Groups`. Scales are numbers of float16, so that what
+is stored with float16 scales is exactly what was rounded to; those of FP8 are float32. Raises ValueError for
+values that are not finite or whose scale float16 cannot hold. The work is done by `csrc/kernels/rounding.h`,
+without Python's lock: several threads round at once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +21,15 @@ from octavo.formats.raw_array import E4M3
 GROUP = 32
 """Values that share a scale, unless another size is asked for: the group of the integer kernels."""
 
-_REACHES = (7.0, 7.5, 8.0, 8.4, 8.8, 9.4)
-"""Codes that the largest value of a group is tried at: one beyond the range clips it and refines the rest.
-
-Six leave an error within 0.4% of what llama.cpp's nineteen do, on SmolLM2's weights.
-"""
-
-_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
-"""Parts of the span between least and largest that 16 codes with a zero point are tried over."""
-
 E4M3_MAX = 448.0
 
-_FLOAT8_SHIFTS = (0.0, 0.25, 0.5, 0.75)
-"""Powers of two that the largest value of a group is tried below E4M3's largest."""
+_NO_FLOATS = np.empty(0, np.float32)
+_NO_ORDER = np.empty(0, np.int32)
 
 
 def round_int8(values: Floats, size: int = GROUP) -> Groups:
     """Codes -127 to 127, a scale for each `size` neighbours: value = scale * code."""
-    groups = _grouped(values, size)
-    scales = _float16(_over_groups(np.maximum, np.abs(groups)) / np.float32(127))
-    return Groups(_codes(groups, scales, -127, 127), scales)
+    return round_rows("int8", FloatRows.of(values), size)
 
 
 def round_int4(values: Floats, size: int = GROUP, importance: Floats | None = None) -> Groups:
@@ -43,77 +37,119 @@ def round_int4(values: Floats, size: int = GROUP, importance: Floats | None = No
 
     `importance`, `[cols]`, weighs the errors of a row's columns: the mean square of the inputs they meet.
     A scale is negative where the value that is furthest from zero is positive, so that it may have code -8.
-    Candidates are the scales that put that value at one of a few codes, each corrected to the best for the
-    codes that it gives, as in llama.cpp's `make_qx_quants`.
+    Candidates are the scales that put that value at 7, 7.5, 8, 8.4, 8.8 or 9.4, each corrected to the best
+    for the codes that it gives, as in llama.cpp's `make_qx_quants`: one beyond the range clips the value and
+    refines the rest. Six leave an error within 0.4% of what llama.cpp's nineteen do, on SmolLM2's weights.
     """
-    groups = _grouped(values, size)
-    weights = _weights(groups, importance)
-    furthest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)
-    best = np.zeros(groups.shape[:2], np.float32)
-    most = np.full(groups.shape[:2], -1, np.float32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for reach in _REACHES:
-            inverse = np.where(furthest == 0, 0, -np.float32(reach) / furthest)
-            codes = np.clip(np.rint(groups * inverse), -8, 7)
-            weighted = codes * weights
-            along = (weighted * groups).sum(axis=2)
-            square = (weighted * codes).sum(axis=2)
-            # The best scale for these codes is along / square, and leaves the error of zeros less this.
-            gain = np.where(square > 0, along * along / square, 0)
-            better = gain > most
-            most = np.where(better, gain, most)
-            best = np.where(better, np.where(square > 0, along / square, 0), best)
-    scales = _float16(best)
-    return Groups(_codes(groups, scales, -8, 7), scales)
+    return round_rows("int4", FloatRows.of(values), size, importance)
 
 
 def round_int4_zero_points(values: Floats, size: int = GROUP, importance: Floats | None = None) -> Groups:
     """Codes 0 to 15, and for each `size` neighbours a scale and a zero point: value = scale * (code - zero).
 
-    Zero is a code, as AWQ has it. Candidates span a part of the range between least and largest value.
+    Zero is a code, as AWQ has it. Candidates span 1, 0.95, 0.9, 0.85 and 0.8 of the range between least and
+    largest value.
     """
-    groups = _grouped(values, size)
-    weights = _weights(groups, importance)
-    least, largest = np.minimum(groups.min(axis=2), 0), np.maximum(groups.max(axis=2), 0)
-    best_scales = best_zeros = np.zeros(groups.shape[:2], np.float32)
-    error = np.full(groups.shape[:2], np.inf, np.float32)
-    for shrink in _SHRINKS:
-        scales = _float16((largest - least) * np.float32(shrink / 15))
-        inverse = _inverse(scales)
-        zeros = np.clip(np.rint(-least * np.float32(shrink) * inverse), 0, 15)
-        codes = np.clip(np.rint(groups * inverse[..., None]) + zeros[..., None], 0, 15)
-        missed = (codes - zeros[..., None]) * scales[..., None] - groups
-        own = (missed * missed * weights).sum(axis=2)
-        better = own < error
-        error = np.where(better, own, error)
-        best_scales, best_zeros = np.where(better, scales, best_scales), np.where(better, zeros, best_zeros)
-    codes = np.rint(groups * _inverse(best_scales)[..., None]) + best_zeros[..., None]
-    return Groups(np.clip(codes, 0, 15).astype(np.uint8), best_scales, zeros=best_zeros.astype(np.uint8))
+    return round_rows("int4-zero-points", FloatRows.of(values), size, importance)
 
 
 def round_int4_minimums(values: Floats, size: int = GROUP, importance: Floats | None = None) -> Groups:
     """Codes 0 to 15, and for each `size` neighbours a scale and a minimum: value = scale * code + minimum.
 
-    Candidates span a part of the range between least and largest value, shrunk from both ends.
+    Candidates span the same parts of the range between least and largest value, shrunk from both ends.
     """
-    groups = _grouped(values, size)
-    weights = _weights(groups, importance)
-    least, largest = groups.min(axis=2), groups.max(axis=2)
-    best_scales = best_minimums = np.zeros(groups.shape[:2], np.float32)
-    error = np.full(groups.shape[:2], np.inf, np.float32)
-    for shrink in _SHRINKS:
-        cut = (largest - least) * np.float32((1 - shrink) / 2)
-        minimums = _float16(least + cut)
-        scales = _float16((largest - least - 2 * cut) / np.float32(15))
-        codes = np.clip(np.rint((groups - minimums[..., None]) * _inverse(scales)[..., None]), 0, 15)
-        missed = codes * scales[..., None] + minimums[..., None] - groups
-        own = (missed * missed * weights).sum(axis=2)
-        better = own < error
-        error = np.where(better, own, error)
-        best_scales = np.where(better, scales, best_scales)
-        best_minimums = np.where(better, minimums, best_minimums)
-    codes = np.rint((groups - best_minimums[..., None]) * _inverse(best_scales)[..., None])
-    return Groups(np.clip(codes, 0, 15).astype(np.uint8), best_scales, minimums=best_minimums)
+    return round_rows("int4-minimums", FloatRows.of(values), size, importance)
+
+
+def float8_groups(values: Floats) -> Groups:
+    """Numbers of E4M3, and for each 32 neighbours the float32 scale with the least squared error.
+
+    A number's error depends on where it lies between two powers of two, so candidates put the largest of a
+    group at 448 and a quarter, a half and three quarters of a power of two below: half the squared error of a
+    scale a row, on SmolLM2's weights. A zero has no sign.
+    """
+    return round_rows("fp8", FloatRows.of(values), GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRows:
+    """Rows of `cols` floats as a checkpoint stores them: `data` in F32, F16 or BF16, perhaps to be scaled.
+
+    `column_factors`, `[cols]`, and `row_factors`, `[rows]`, float32, are what they are multiplied with first.
+    """
+
+    encoding: str
+    data: NDArray[np.uint8]
+    cols: int
+    column_factors: Floats | None = None
+    row_factors: Floats | None = None
+
+    @classmethod
+    def of(cls, values: Floats) -> FloatRows:
+        """The rows of a float32 `[rows, cols]`."""
+        return cls(
+            "F32", np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8), values.shape[1]
+        )
+
+
+def round_rows(rounding: str, rows: FloatRows, size: int, importance: Floats | None = None) -> Groups:
+    """`rows` rounded to "int8", "int4", "int4-zero-points", "int4-minimums" or "fp8": see above."""
+    native, isa = _native()
+    offsets_type = {"int4-zero-points": np.uint8, "int4-minimums": np.float32}.get(rounding)
+    values = len(rows.data) // {"F32": 4, "F16": 2, "BF16": 2}[rows.encoding]
+    shape = (values // rows.cols, rows.cols // size)
+    codes = np.empty(values, np.uint8)
+    scales = np.empty(values // size, np.float32)
+    offsets = np.empty(values // size if offsets_type else 0, np.float32)
+    native.round_to_groups(
+        isa,
+        rounding,
+        rows.encoding,
+        rows.data,
+        rows.cols,
+        size,
+        _floats(rows.column_factors),
+        _floats(rows.row_factors),
+        _floats(importance),
+        codes,
+        scales,
+        offsets,
+    )
+    in_groups, scales = codes.reshape(*shape, size), scales.reshape(shape)
+    match rounding:
+        case "int4-zero-points":
+            return Groups(in_groups, scales, zeros=offsets.reshape(shape).astype(np.uint8))
+        case "int4-minimums":
+            return Groups(in_groups, scales, minimums=offsets.reshape(shape))
+        case "fp8":
+            return Groups(E4M3.take(in_groups), scales)
+    return Groups(in_groups.view(np.int8), scales)
+
+
+def round_to_panels(
+    rounding: str,
+    rows: FloatRows,
+    out: NDArray[np.uint8],
+    importance: Floats | None = None,
+    order: NDArray[np.int32] = _NO_ORDER,
+) -> None:
+    """Fill `out` with the kernels' panels of `rows`, in groups of 32; row i of them is row `order[i]`.
+
+    "int8" gives those of Q8_0, "int4" of Q4_0, "int4-minimums" of Q4_1, "fp8" of F8_E4M3.
+    """
+    native, isa = _native()
+    native.round_to_panels(
+        isa,
+        rounding,
+        rows.encoding,
+        rows.data,
+        rows.cols,
+        _floats(rows.column_factors),
+        _floats(rows.row_factors),
+        _floats(importance),
+        order,
+        out,
+    )
 
 
 def round_float8(values: Floats) -> tuple[NDArray[np.uint8], Floats]:
@@ -127,25 +163,6 @@ def float8_rows(values: Floats) -> Groups:
     """`round_float8` as one group a row."""
     codes, scales = round_float8(values)
     return Groups(E4M3[codes][:, None], scales)
-
-
-def float8_groups(values: Floats, size: int = GROUP) -> Groups:
-    """Numbers of E4M3, and for each `size` neighbours the float32 scale with the least squared error.
-
-    A number's error depends on where it lies between two powers of two, so candidates put the largest of a
-    group at a few places below 448: half the squared error of a scale a row, on SmolLM2's weights.
-    """
-    groups = _grouped(values, size)
-    most = _over_groups(np.maximum, np.abs(groups)) / np.float32(E4M3_MAX)
-    best: Floats = most
-    least = np.full(most.shape, np.inf, np.float32)
-    for shift in _FLOAT8_SHIFTS:
-        scales = most * np.float32(2**shift)
-        missed = nearest_e4m3(groups * _inverse(scales)[..., None]) * scales[..., None] - groups
-        error = _over_groups(np.add, missed * missed)
-        best = np.where(error < least, scales, best)
-        least = np.minimum(error, least)
-    return Groups(nearest_e4m3(groups * _inverse(best)[..., None]), best)
 
 
 def nearest_e4m3(values: Floats) -> Floats:
@@ -173,36 +190,9 @@ def encode_e4m3(values: Floats) -> NDArray[np.uint8]:
     return codes | np.where(np.signbit(values), np.uint8(128), np.uint8(0))
 
 
-def _grouped(values: Floats, size: int) -> Floats:
-    _check_finite(values)
-    return np.ascontiguousarray(values).reshape(len(values), -1, size)
-
-
-def _over_groups(operation: np.ufunc, groups: Floats) -> Floats:
-    """Each group reduced: halves with each other, where NumPy would take short runs one by one."""
-    while groups.shape[2] > 1 and groups.shape[2] % 2 == 0:
-        half = groups.shape[2] // 2
-        groups = operation(groups[..., :half], groups[..., half:])
-    reduced: Floats = operation.reduce(groups, axis=2)
-    return reduced
-
-
 def _check_finite(values: Floats) -> None:
     if not np.isfinite(np.dot(values.reshape(-1), values.reshape(-1))) and not np.isfinite(values).all():
         raise ValueError("has values that are not finite")
-
-
-def _weights(groups: Floats, importance: Floats | None) -> Floats:
-    if importance is None:
-        return np.ones((1, 1, 1), np.float32)
-    return importance.astype(np.float32).reshape(1, groups.shape[1], groups.shape[2])
-
-
-def _codes(groups: Floats, scales: Floats, low: int, high: int) -> NDArray[np.int8]:
-    codes: NDArray[np.int8] = np.clip(np.rint(groups * _inverse(scales)[..., None]), low, high).astype(
-        np.int8
-    )
-    return codes
 
 
 def _inverse(scales: Floats) -> Floats:
@@ -212,9 +202,14 @@ def _inverse(scales: Floats) -> Floats:
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
-def _float16(scales: Floats) -> Floats:
-    with np.errstate(over="ignore"):
-        rounded = scales.astype(np.float16).astype(np.float32)
-    if not np.isfinite(rounded).all():
-        raise ValueError("has values that are too large for a float16 scale")
-    return rounded
+def _floats(values: Floats | None) -> Floats:
+    return _NO_FLOATS if values is None else np.ascontiguousarray(values, np.float32)
+
+
+@cache
+def _native() -> tuple[Any, str]:
+    """The C++ module, which reading a checkpoint does not need, and the tier to run on."""
+    from octavo.runtime import _native as native
+    from octavo.runtime.isa import choose_isa
+
+    return native, choose_isa()

@@ -25,6 +25,9 @@ class QuantisedWeight:
     that holds it best, see `octavo.formats.normalise`. `format` describes it for people, `stored_bytes` is
     what all its parts take in the checkpoint, `sources` are those parts, views of the mapped file. `order`
     is that of the columns that `read` gives, as of a Tensor.
+
+    `fill_panels`, where there is one, makes what the kernels read of a slice of rows at once: in an order, if
+    that has any rows, and into an array.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +37,7 @@ class QuantisedWeight:
     read: Callable[[slice], Groups]
     sources: tuple[NDArray[Any], ...] = ()
     order: NDArray[np.int32] | None = None
+    fill_panels: Callable[[slice, NDArray[np.int32], NDArray[np.uint8]], None] | None = None
 
     def chunks(self) -> Iterator[Groups]:
         """All rows in order, some at a time, with their columns as they are stored."""

@@ -12,8 +12,10 @@ from octavo.config import EngineConfig
 from octavo.formats.checkpoint import open_checkpoint
 from octavo.formats.fingerprint import fingerprint
 from octavo.formats.gguf import GGUFFile
-from octavo.formats.on_load import ON_LOAD, ROUNDINGS, rounded_on_load
+from octavo.formats.groups import Floats, Groups
+from octavo.formats.on_load import ON_LOAD, rounded_on_load
 from octavo.formats.quantised.directory import QuantisedDirectory
+from octavo.formats.rounding import GROUP, round_int4
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
@@ -121,7 +123,11 @@ def _calibrated(
 
     token_ids = load_tokenizer(checkpoint.path, config.tokenizer).encode(SAMPLE_TEXT)
     sequence = token_ids[: spec.max_position]
-    return awq_scalings(spec, Source(checkpoint, spec), [sequence], ROUNDINGS["int4"])
+
+    def round_rows(values: Floats, importance: Floats | None) -> Groups:
+        return round_int4(values, GROUP, importance)
+
+    return awq_scalings(spec, Source(checkpoint, spec), [sequence], round_rows)
 
 
 def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import lcm
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.normalise import normalise, packed_bytes, runs_as
+from octavo.formats.panels import PANEL_ROWS, PanelRows
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Encoding, Tensor
-from octavo.formats.weight import Weight, drop_source
+from octavo.formats.weight import QuantisedWeight, Weight, drop_source
 from octavo.model.families.family import Family
 from octavo.model.families.names import GGUF_NAMES, HF_NAMES, checkpoint_name
 from octavo.model.spec import DecoderSpec
@@ -117,13 +119,32 @@ class ModelWeights(Mapping[str, Tensor]):
             tensor = self._made[name] = self._make(name)
         return tensor
 
+    def panel_rows(self, name: str) -> PanelRows | None:
+        """What is rounded while it is loaded, a slice of rows at a time; see `MakesPanels`."""
+        weight = self._stored.get(name)
+        if not isinstance(weight, QuantisedWeight) or not weight.fill_panels or self._dtype == "float32":
+            return None
+        fill, head_dim = weight.fill_panels, self._spec.head_dim
+        ordered = self._is_interleaved(name)
+
+        def fill_ordered(rows: slice, panels: NDArray[np.uint8]) -> None:
+            count = (rows.stop - rows.start) if ordered else 0
+            fill(rows, half_split_order(count, head_dim).astype(np.int32), panels)
+
+        together = lcm(PANEL_ROWS, head_dim) if ordered else PANEL_ROWS
+        rows, cols = weight.shape
+        return PanelRows((rows, cols), weight.runs_as, together, fill_ordered)
+
+    def _is_interleaved(self, name: str) -> bool:
+        return self._interleaved and (".attn.q." in name or ".attn.k." in name)
+
     def _make(self, name: str) -> Tensor:
         weight = self._stored[name]
         if len(weight.shape) == 1 or self._dtype == "float32":
             tensor = Tensor.from_array(weight.to_float32())
         else:
             tensor = normalise(weight)
-        if self._interleaved and (".attn.q." in name or ".attn.k." in name):
+        if self._is_interleaved(name):
             tensor = _half_split(tensor, self._spec)
         if tensor is not weight:
             drop_source(weight)

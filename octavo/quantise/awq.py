@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from octavo.formats.groups import Floats
-from octavo.formats.on_load import Rounding
+from octavo.formats.groups import Floats, Groups
 from octavo.formats.rounding import GROUP
 from octavo.formats.scaling import Scaling
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
 from octavo.quantise.calibration import CalibrationRun, Linear, Sequences
 from octavo.quantise.folding import Fold, folds
+
+Rounding = Callable[[Floats, Floats | None], Groups]
+"""From rows, and the importance of their columns, to codes and scales."""
 
 _RATIOS = tuple(np.arange(0, 1, 0.1))
 _MOST_ROWS, _MOST_TOKENS = 512, 512

@@ -10,6 +10,32 @@ def panel_bytes(encoding: str, cols: int) -> int: ...
 def fetch(data: NDArray[np.uint8]) -> None: ...
 def multiply_add_rate(isa: str, threads: int, integer: bool) -> float: ...
 def read_bandwidth(isa: str, threads: int, bytes: int) -> float: ...
+def round_to_groups(
+    isa: str,
+    rounding: str,
+    encoding: str,
+    data: NDArray[np.uint8],
+    cols: int,
+    size: int,
+    column_factors: NDArray[np.float32],
+    row_factors: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+) -> None: ...
+def round_to_panels(
+    isa: str,
+    rounding: str,
+    encoding: str,
+    data: NDArray[np.uint8],
+    cols: int,
+    column_factors: NDArray[np.float32],
+    row_factors: NDArray[np.float32],
+    importance: NDArray[np.float32],
+    order: NDArray[np.int32],
+    out: NDArray[np.uint8],
+) -> None: ...
 
 class SamplingPlan:
     def __init__(

@@ -13,27 +13,11 @@ from numpy.typing import NDArray
 from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.isa import choose_isa
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
 from octavo.runtime.program import Program, Rows, View
 from octavo.sampling.native import NativeSampler
-
-
-def available_isas() -> list[str]:
-    """The ISA tiers of this processor, plainest first: "portable", "avx2", "avx512" or "portable", "neon"."""
-    return list(_native.isas())
-
-
-def choose_isa() -> str:
-    """The tier to run on: the best there is, or the one that OCTAVO_ISA names.
-
-    Raises ValueError where OCTAVO_ISA names one that the processor does not have.
-    """
-    isas = available_isas()
-    wanted = os.environ.get("OCTAVO_ISA")
-    if wanted and wanted not in isas:
-        raise ValueError(f"OCTAVO_ISA must be one of {', '.join(isas)} on this processor, got {wanted!r}")
-    return wanted or isas[-1]
 
 
 class NativeBackend:

@@ -11,17 +11,18 @@ import mmap
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.mapped import drop_pages
+from octavo.formats.panels import PANEL_ROWS, MakesPanels, PanelRows
 from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_file import PackedWeight
 
-PANEL_ROWS = 16
 LAYOUT = 4
 """Part of the cache's key: to be raised when packed bytes change their meaning, or raw ones their packing."""
 
@@ -51,7 +52,7 @@ def add_packed_weights(
             native.add_packed(name, each.encoding, each.rows, each.cols, file.panels(each), order)
         return
     try:
-        made = list(_packed(native, _ahead(names, weights, native.threads)))
+        made = list(_packed(native, names, weights))
     except BaseException:
         if cache:
             cache.abandon()
@@ -64,37 +65,71 @@ def add_packed_weights(
         cache.keep(made)
 
 
-def _packed(native: _native.Program, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[PackedWeight]:
+def _packed(
+    native: _native.Program, names: Sequence[str], weights: Mapping[str, Tensor]
+) -> Iterator[PackedWeight]:
+    """The weights in order. Panels that are made at once, and Tensors to pack, are made a little ahead."""
     memory = _Memory()
-    for name, tensor in tensors:
-        panels = memory.take(_num_panels(tensor) * _panel_bytes(tensor))
-        native.pack(tensor.encoding.value, *_matrix(tensor), np.ascontiguousarray(tensor.data), 0, panels)
-        drop_pages(tensor.data)
-        yield PackedWeight(name, tensor.encoding.value, *_matrix(tensor), panels)
-        if tensor.order is not None:
-            yield PackedWeight(name + _ORDER, "I32", 1, len(tensor.order), tensor.order.view(np.uint8))
+    coming: deque[_Coming] = deque()
+    # Some wait for the disk while others compute.
+    with ThreadPoolExecutor(2 * native.threads) as pool:
+        try:
+            for name in names:
+                rows = weights.panel_rows(name) if isinstance(weights, MakesPanels) else None
+                if rows:
+                    coming.append(_filling(pool, memory, name, rows))
+                else:
+                    coming.append(_Coming(name, pool.submit(_fetched, weights, name)))
+                if len(coming) > native.threads:
+                    yield from _finished(native, memory, coming.popleft())
+            while coming:
+                yield from _finished(native, memory, coming.popleft())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _ahead(names: Sequence[str], weights: Mapping[str, Tensor], threads: int) -> Iterator[tuple[str, Tensor]]:
-    """The weights in order; a few of those that follow are made meanwhile."""
-    with ThreadPoolExecutor(threads) as pool:
-        coming: deque[tuple[str, Future[Tensor]]] = deque()
-        for name in names:
-            coming.append((name, pool.submit(_fetched, weights, name)))
-            if len(coming) > threads:
-                yield _done(coming.popleft())
-        while coming:
-            yield _done(coming.popleft())
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """A weight that is being made: a Tensor, or panels that are filled a piece at a time."""
+
+    name: str
+    tensor: Future[Tensor] | None = None
+    packed: PackedWeight | None = None
+    pieces: Sequence[Future[None]] = ()
+
+
+def _filling(pool: ThreadPoolExecutor, memory: _Memory, name: str, rows: PanelRows) -> _Coming:
+    panel_bytes = _native.panel_bytes(rows.encoding.value, rows.shape[1])
+    panels = memory.take(-(-rows.shape[0] // PANEL_ROWS) * panel_bytes)
+    pieces = []
+    for each in rows.slices():
+        part = panels[each.start // PANEL_ROWS * panel_bytes : -(-each.stop // PANEL_ROWS) * panel_bytes]
+        pieces.append(pool.submit(rows.fill, each, part))
+    return _Coming(name, packed=PackedWeight(name, rows.encoding.value, *rows.shape, panels), pieces=pieces)
+
+
+def _finished(native: _native.Program, memory: _Memory, coming: _Coming) -> Iterator[PackedWeight]:
+    for piece in coming.pieces:
+        piece.result()
+    if coming.packed:
+        yield coming.packed
+        return
+    assert coming.tensor
+    tensor = coming.tensor.result()
+    panels = memory.take(_num_panels(tensor) * _panel_bytes(tensor))
+    native.pack(tensor.encoding.value, *_matrix(tensor), np.ascontiguousarray(tensor.data), 0, panels)
+    drop_pages(tensor.data)
+    yield PackedWeight(coming.name, tensor.encoding.value, *_matrix(tensor), panels)
+    if tensor.order is not None:
+        order = tensor.order.view(np.uint8)
+        yield PackedWeight(coming.name + _ORDER, "I32", 1, len(tensor.order), order)
 
 
 def _fetched(weights: Mapping[str, Tensor], name: str) -> Tensor:
     tensor = weights[name]
     _native.fetch(tensor.data)
     return tensor
-
-
-def _done(coming: tuple[str, Future[Tensor]]) -> tuple[str, Tensor]:
-    return coming[0], coming[1].result()
 
 
 class _Memory:

@@ -11,8 +11,8 @@ from octavo.bench.roofline import ModelWork, Roofline, count_work, measure_roofl
 from octavo.bench.workload import Workload
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime import native
 from octavo.runtime.backend import KVCacheSpec
+from octavo.runtime.isa import available_isas
 
 KV_CACHE = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
 MACHINE = Roofline(isa="avx2", threads=1, read_bandwidth=1e10, integer_rate=1e11, float_rate=1e10)
@@ -85,7 +85,7 @@ def test_a_larger_batch_never_allows_fewer_tokens_a_second_nor_a_faster_step(wor
 
 
 def test_wider_tiers_reach_more():
-    rates = [measure_roofline(isa, threads=1) for isa in native.available_isas()]
+    rates = [measure_roofline(isa, threads=1) for isa in available_isas()]
     for each in rates:
         assert 1e8 < each.read_bandwidth < 1e13
         assert 1e8 < each.float_rate < 1e13

@@ -1,4 +1,4 @@
-"""Rounding to int8, int4 and FP8 against gguf-py, torch, and the error that simpler rounding leaves."""
+"""Rounding to int8, int4 and FP8 against NumPy, gguf-py, torch, and the error of simpler rounding."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from gguf import GGMLQuantizationType
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from support import numpy_rounding
 
+from octavo.formats import rounding
+from octavo.formats.normalise import pack
 from octavo.formats.raw_array import E4M3
 from octavo.formats.rounding import (
+    FloatRows,
     encode_e4m3,
     float8_groups,
     float8_rows,
     nearest_e4m3,
     round_float8,
     round_int4,
+    round_int4_minimums,
     round_int4_zero_points,
     round_int8,
+    round_rows,
+    round_to_panels,
 )
+from octavo.formats.tensor import Encoding, Tensor
+from octavo.runtime import _native
+from octavo.runtime.isa import available_isas
 
 
 def weights(rows=64, cols=256, seed=0):
@@ -31,6 +41,101 @@ def weights(rows=64, cols=256, seed=0):
 
 def error(rounded, values, importance=1.0):
     return float((np.square(rounded.values() - values) * importance).sum())
+
+
+@pytest.fixture(params=available_isas())
+def isa(request, monkeypatch):
+    monkeypatch.setattr(rounding, "_native", lambda: (_native, request.param))
+
+
+def awkward(seed):
+    """Rows from the smallest that float16 scales hold to large ones, with runs of zeros, ties and equals."""
+    rng = np.random.default_rng(seed)
+    values = weights(24, 384, seed) * 10.0 ** rng.uniform(-6, 4, (24, 1)).astype(np.float32)
+    values[3, 64:200] = 0
+    values[4] = np.round(values[4] / np.abs(values[4]).max() * 16)
+    values[5, 1::2] = -values[5, ::2]
+    values[6] = np.abs(values[6])
+    return values.astype(np.float32)
+
+
+def assert_same(ours, theirs):
+    for mine, other in (
+        (ours.codes, theirs.codes),
+        (ours.scales, theirs.scales),
+        (ours.zeros, theirs.zeros),
+        (ours.minimums, theirs.minimums),
+    ):
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            assert mine.dtype == other.dtype
+            assert mine.shape == other.shape
+            assert mine.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_tier_gives_what_numpy_does_to_the_bit(isa, size, seed):
+    values = awkward(seed)
+    importance = np.random.default_rng(seed).exponential(size=values.shape[1]).astype(np.float32)
+    assert_same(round_int8(values, size), numpy_rounding.round_int8(values, size))
+    for name in ("round_int4", "round_int4_zero_points", "round_int4_minimums"):
+        ours, theirs = getattr(rounding, name), getattr(numpy_rounding, name)
+        assert_same(ours(values, size), theirs(values, size))
+        assert_same(ours(values, size, importance), theirs(values, size, importance))
+    assert_same(float8_groups(values), numpy_rounding.float8_groups(values))
+
+
+def test_halves_are_read_and_scaled(isa):
+    values = weights(24, 96)
+    columns, rows = np.linspace(0.1, 3, 96, dtype=np.float32), np.linspace(-2, 2, 24, dtype=np.float32)
+    bfloat16 = (values.view(np.uint32) >> 16).astype(np.uint16)
+    for encoding, data in ((Encoding.F16, values.astype(np.float16)), (Encoding.BF16, bfloat16)):
+        tensor = Tensor(values.shape, encoding, data.view(np.uint8).reshape(-1))
+        scaled = tensor.to_float32() * columns * rows[:, None]
+        ours = round_rows("int4", FloatRows(encoding.value, tensor.data, 96, columns, rows), 32)
+        assert_same(ours, numpy_rounding.round_int4(scaled))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "round_values"),
+    [
+        ("int8", Encoding.Q8_0, numpy_rounding.round_int8),
+        ("int4", Encoding.Q4_0, numpy_rounding.round_int4),
+        ("int4-minimums", Encoding.Q4_1, numpy_rounding.round_int4_minimums),
+        ("fp8", Encoding.F8_E4M3, numpy_rounding.float8_groups),
+    ],
+)
+def test_panels_are_those_of_the_rounded_tensor(isa, name, encoding, round_values):
+    values = weights(40, 96)
+    order = np.random.default_rng(1).permutation(40).astype(np.int32)
+    blocks = pack(round_values(values[order]), encoding).reshape(-1)
+    expected = np.zeros(3 * _native.panel_bytes(encoding.value, 96), np.uint8)
+    _native.Program(1, "portable", 1, 1).pack(encoding.value, 40, 96, blocks, 0, expected)
+    panels = np.full_like(expected, 255)
+    round_to_panels(name, FloatRows.of(values), panels, order=order)
+    assert np.array_equal(panels, expected)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    data, none = np.zeros(64 * 4, np.uint8), np.empty(0, np.float32)
+    out, order = np.empty(_native.panel_bytes("Q8_0", 64), np.uint8), np.empty(0, np.int32)
+
+    def call(*, data=data, cols=64, factors=none, order=order, out=out):
+        _native.round_to_panels("portable", "int8", "F32", data, cols, none, factors, none, order, out)
+
+    call()
+    for wrong in (
+        {"data": data[:-4]},
+        {"cols": 48},
+        {"cols": 0},
+        {"factors": np.zeros(2, np.float32)},
+        {"order": np.array([1], np.int32)},
+        {"order": np.array([0, 0], np.int32)},
+        {"out": out[:-1]},
+    ):
+        with pytest.raises(ValueError, match=r"rows|factors|out"):
+            call(**wrong)
 
 
 def test_int8_is_as_near_as_gguf_py():
@@ -65,12 +170,12 @@ def test_int4_with_zero_points_suits_values_to_one_side():
     assert round_int4_zero_points(values).codes.dtype == np.uint8
 
 
-@pytest.mark.parametrize("rounding", [round_int4, round_int4_zero_points])
-def test_importance_moves_the_error_to_other_columns(rounding):
+@pytest.mark.parametrize("round_values", [round_int4, round_int4_zero_points])
+def test_importance_moves_the_error_to_other_columns(round_values):
     values = weights(cols=128)
     importance = np.where(np.arange(128) % 4 == 0, np.float32(100), np.float32(1))
-    assert error(rounding(values, 32, importance), values, importance) < 0.9 * error(
-        rounding(values), values, importance
+    assert error(round_values(values, 32, importance), values, importance) < 0.9 * error(
+        round_values(values), values, importance
     )
 
 
@@ -139,12 +244,23 @@ def test_float8_groups():
 
 
 @pytest.mark.parametrize(
-    "rounding", [round_int8, round_int4, round_int4_zero_points, float8_rows, float8_groups]
+    "round_values",
+    [round_int8, round_int4, round_int4_zero_points, round_int4_minimums, float8_rows, float8_groups],
 )
-def test_zeros_and_what_is_not_finite(rounding):
-    assert (rounding(np.zeros((2, 64), np.float32)).values() == 0).all()
+def test_zeros_and_what_is_not_finite(round_values):
+    assert (round_values(np.zeros((2, 64), np.float32)).values() == 0).all()
     for value in (np.inf, np.nan):
         broken = np.zeros((2, 64), np.float32)
         broken[1, 3] = value
         with pytest.raises(ValueError, match="not finite"), np.errstate(all="ignore"):
-            rounding(broken)
+            round_values(broken)
+
+
+@pytest.mark.parametrize(
+    "round_values", [round_int8, round_int4, round_int4_zero_points, round_int4_minimums]
+)
+def test_scales_that_float16_cannot_hold(round_values):
+    broken = weights()
+    broken[1, 3] = 1e8
+    with pytest.raises(ValueError, match="too large for a float16 scale"):
+        round_values(broken)

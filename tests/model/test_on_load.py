@@ -15,11 +15,13 @@ from support.tiny_models import expected_logits, write_gguf
 
 from octavo.config import EngineConfig
 from octavo.engine.machine_memory import Memory
+from octavo.formats import panels
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.observe.inspect import inspect_model
 from octavo.quantise.sample_text import SAMPLE_TEXT
+from octavo.runtime import _native
 from octavo.runtime.backend import KVCacheSpec, Limits
 from octavo.runtime.reference import ReferenceBackend
 
@@ -73,6 +75,34 @@ def test_gguf_of_interleaved_rows_is_the_same(tiny_model, tmp_path):
     ours = [load(tmp_path / name, "int4").weights for name in ("hf", "f32.gguf")]
     for name in ours[0]:
         assert np.array_equal(ours[0][name].data, ours[1][name].data), name
+
+
+@pytest.mark.parametrize("quantization", ERRORS)
+def test_panels_are_those_of_the_tensor(quantization, tiny_model, tmp_path, monkeypatch):
+    """What is rounded straight into the kernels' layout, of a file with interleaved rows, in small pieces."""
+    monkeypatch.setattr(panels, "_PIECE_VALUES", 64 * 32)
+    write_gguf(tiny_model("llama").model, tmp_path / "f16.gguf", GGMLQuantizationType.F16)
+    weights = load(tmp_path / "f16.gguf", quantization).weights
+    program = _native.Program(1, "portable", 1, 1)
+    pieces = 0
+    for name in weights:
+        rows = weights.panel_rows(name)
+        if rows is None:
+            assert len(weights[name].shape) == 1 or name in ("embed.weight", "rope")
+            continue
+        tensor = weights[name]
+        assert (tensor.encoding, tensor.shape) == (rows.encoding, rows.shape)
+        size = -(-tensor.rows // 16) * _native.panel_bytes(tensor.encoding.value, tensor.shape[-1])
+        expected, made = np.empty((2, size), np.uint8)
+        program.pack(tensor.encoding.value, *tensor.shape, tensor.data, 0, expected)
+        for each in rows.slices():
+            part = slice(each.start // 16 * size * 16 // tensor.rows, each.stop * size // tensor.rows)
+            rows.fill(each, made[part])
+            pieces += 1
+        assert np.array_equal(made, expected), name
+    assert pieces > len(list(weights))
+    exact = load(tmp_path / "f16.gguf", quantization, dtype="float32").weights
+    assert exact.panel_rows("layers.0.attn.q.weight") is None
 
 
 def test_float32_has_the_rounded_values(half):

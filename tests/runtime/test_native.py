@@ -15,11 +15,12 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.isa import available_isas
 from octavo.runtime.kv_items import KV_CACHE_DTYPES, decode, encode
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
 
-ISAS = native.available_isas()
+ISAS = available_isas()
 NO_KV = KVCacheSpec(1, 1, 16, "float32")
 ENCODINGS = sorted(RUNS, key=lambda each: each.value)
 MINIMUMS = {Encoding.Q4_1, Encoding.Q5_1, Encoding.U8_1}

@@ -14,6 +14,7 @@ from octavo.model.decoder import trace
 from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec, Limits
 
 native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
+isas = pytest.importorskip("octavo.runtime.isa", exc_type=ImportError)
 
 MAX_LEN = 900
 MODEL = random_llama(Encoding.Q8_0, MAX_LEN)
@@ -53,7 +54,7 @@ def families(draw: st.DrawFn) -> list[Chunk]:
 @settings(max_examples=40, deadline=None)
 @given(
     chunks=families(),
-    isa=st.sampled_from(native.available_isas()),
+    isa=st.sampled_from(isas.available_isas()),
     threads=st.integers(1, 3),
     dtype=st.sampled_from(["float16", "int8"]),
 )

@@ -1,0 +1,38 @@
+#include "isa.h"
+
+#if defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace octavo {
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names = {"portable"};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        names.push_back("avx2");
+    if (names.size() == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni"))
+        names.push_back("avx512");
+#elif defined(__APPLE__) && defined(__aarch64__)
+    names.push_back("neon");  // all of Apple's have the dot product
+#elif defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) names.push_back("neon");
+#endif
+    return names;
+}
+
+const Kernels& kernels_of(const std::string& isa) {
+#if defined(__x86_64__)
+    if (isa == "avx512") return avx512_kernels();
+    if (isa == "avx2") return avx2_kernels();
+#elif defined(__aarch64__)
+    if (isa == "neon") return neon_kernels();
+#endif
+    return portable_kernels();
+}
+
+}  // namespace octavo
