@@ -55,6 +55,8 @@ def check_settings(config: Any) -> None:
         name = f"{field.name} ({flag_name(field.name)})"
         if flag.choices and value not in flag.choices:
             raise ValueError(f"{name} must be one of {', '.join(flag.choices)}; got {value!r}")
+        if flag.low is not None and flag.low == flag.high != value:
+            raise ValueError(f"{name} must be {flag.low:g}, got {value}")
         if flag.low is not None and value < flag.low:
             raise ValueError(f"{name} must be at least {flag.low:g}, got {value}")
         if flag.high is not None and value > flag.high:
@@ -76,9 +78,10 @@ class EngineConfig:
     )
     dtype: str = setting(
         "auto",
-        "Weights as stored (auto; quantised ones run on integer kernels), or dequantised to float32.",
+        "Weights as stored (auto; quantised ones run on integer kernels), or dequantised to float32. vLLM's "
+        "half, float16 and bfloat16 are taken as auto, float as float32.",
         "Model",
-        choices=("auto", "float32"),
+        choices=("auto", "float32", "half", "float16", "bfloat16", "float"),
     )
     quantization: str | None = setting(
         None,
@@ -277,6 +280,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.dtype not in ("auto", "float32"):
+            self.dtype = "float32" if self.dtype == "float" else "auto"
         if self.structured_outputs_config is not None:
             from octavo.structured.config import structured_outputs_config  # msgspec: slow for --help
 

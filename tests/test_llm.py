@@ -247,24 +247,25 @@ def test_arguments_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append(octavo.vllm_arguments.engine_config(model, arguments)) or seen[-1]
         ),
     )
-    harmless = {"tensor_parallel_size": 1, "trust_remote_code": False, "enforce_eager": True,
-                "swap_space": 4, "quantization": None, "disable_log_stats": True}  # fmt: skip
+    harmless = {"tensor_parallel_size": 1, "trust_remote_code": True, "dtype": "bfloat16",
+                "enforce_eager": True, "swap_space": 4, "quantization": None, "disable_log_stats": True,
+                "enable_prefix_caching": None, "max_num_batched_tokens": None}  # fmt: skip
     with pytest.raises(StopHere):
         LLM(model="m", max_model_len=128, gpu_memory_utilization=0.5, max_num_seqs=4, **harmless)
     (config,) = seen
-    assert (config.model, config.max_model_len, config.max_num_seqs) == ("m", 128, 4)
+    assert config == EngineConfig(model="m", max_model_len=128, gpu_memory_utilization=0.5, max_num_seqs=4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"tensor_parallel_size": 2}, ValueError, "tensor_parallel_size=2 does not.*leave it at .*size=1"),
-        ({"trust_remote_code": True}, ValueError, "code that comes with a checkpoint is never run"),
+        ({"tensor_parallel_size": 2}, ValueError, "size=2 does not.*leave it out, or at .*size=1$"),
+        ({"enable_lora": True}, ValueError, "enable_lora=True does not work here: LoRA adapters are not"),
         ({"quantization": "hqq"}, ValueError, "quantization .--quantization. must be one of int8, int4"),
         ({"max_model_length": 5}, TypeError, "'max_model_length'; did you mean max_model_len"),
         ({"zzz": 5}, TypeError, "unexpected keyword argument 'zzz'; there are .*max_num_seqs"),
         ({"max_num_seqs": 0}, ValueError, "max_num_seqs .--max-num-seqs. must be at least 1"),
-        ({"dtype": "float16"}, ValueError, "dtype .--dtype. must be one of auto, float32"),
+        ({"dtype": "float8"}, ValueError, "dtype .--dtype. must be one of auto, float32"),
     ],
 )  # fmt: skip
 def test_arguments_that_can_not_be(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -62,7 +62,9 @@ def expand_flags(arguments: Sequence[str]) -> list[str]:
         if argument == "--":
             return [*expanded, *arguments[position:]]
         name, equals, value = argument.partition("=")
-        if (dotted := re.fullmatch(r"(--[a-z][a-z0-9_-]*)\.([A-Za-z][A-Za-z0-9_-]*)", name)) is not None:
+        if (
+            dotted := re.fullmatch(r"(--[a-z][a-z0-9_-]*|-[A-Za-z]+)\.([A-Za-z][A-Za-z0-9_-]*)", name)
+        ) is not None:
             if not equals and position + 1 < len(arguments):
                 value = arguments[next(rest)]
             key = dotted[2].replace("-", "_")
@@ -92,6 +94,17 @@ def parse_bytes(text: str) -> int:
     if match is None or match.group(2) not in _UNITS:
         raise argparse.ArgumentTypeError(f"expected a size such as 4GiB, 512MiB or 1000000, got {text!r}")
     return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def parse_tokens(text: str) -> int:
+    """A count of tokens; as in vLLM 32k is 32,000, 32K is 32,768, and 1.5k is 1,500."""
+    match = re.fullmatch(r"([0-9]+)([KMGT]?)|([0-9]+(?:\.[0-9]+)?)([kmgt])", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a number such as 32768, 32K or 32.8k, got {text!r}")
+    whole, binary, number, decimal = match.groups()
+    if whole is not None:
+        return int(whole) << 10 * " KMGT".index(binary or " ")
+    return round(float(number) * 10.0 ** (3 * " kmgt".index(decimal)))
 
 
 def parse_list(text: str) -> list[str]:
@@ -158,7 +171,7 @@ def _options(name: str, flag: Flag, kind: Any) -> dict[str, Any]:
         return {"choices": flag.choices}
     if kind is int:
         unit = flag.unit.upper() or "N"
-        parse: Callable[[str], int] = parse_bytes if flag.unit == "bytes" else int
+        parse: Callable[[str], int] = {"bytes": parse_bytes, "tokens": parse_tokens}.get(flag.unit, int)
         return {"type": parse, "metavar": unit}
     return {"type": kind, "metavar": "X" if kind is float else word}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from octavo import vllm_arguments
 from octavo.cli.flags import add_flags, config_of
-from octavo.cli.vllm_flags import NAMES, add_vllm_flags
+from octavo.cli.vllm_flags import add_vllm_flags, check_vllm_flags
 from octavo.config import EngineConfig
 
 
@@ -29,5 +28,5 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
     if positional is not None and named is not None and positional != named:
         raise ValueError(f"model (--model): {named!r} and {positional!r} were both given; one is enough")
     model = positional or named or ""
-    vllm_arguments.engine_config(model, {n: getattr(arguments, n) for n in NAMES if hasattr(arguments, n)})
+    check_vllm_flags(arguments)
     return config_of(EngineConfig, arguments, model=model)

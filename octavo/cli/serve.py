@@ -17,6 +17,7 @@ from octavo.cli.flags import add_flags, config_of
 from octavo.cli.listener import listeners_of
 from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.settings_sources import add_config_flag, fill_in
+from octavo.cli.vllm_flags import without_effect
 from octavo.config import EngineConfig
 from octavo.observe.logs import log_as_json, relay
 from octavo.observe.otlp import collector
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         collector(server_config.otlp_traces_endpoint)
     for path in server_config.middleware:
         load_middleware(path)
+    if idle := without_effect(arguments):
+        say(f"{', '.join(idle)}: no effect here")
     with (
         listeners_of(server_config) as listeners,
         asyncio.Runner(loop_factory=loop_factory()) as runner,

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from octavo.cli.flags import add_flags, config_of, expand_flags, parse_bytes, parse_list, parse_object
 from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.sampling_flags import SamplingFlags
+from octavo.cli.vllm_flags import without_effect
 from octavo.config import EngineConfig, Flag, flag_name
 from octavo.server.config import ServerConfig
+from octavo.vllm_arguments import ONLY_AT, WITHOUT_EFFECT
 
 CONFIGS = (EngineConfig, ServerConfig, SamplingFlags)
 
@@ -98,17 +100,51 @@ def test_the_model_by_position_or_by_flag() -> None:
         engine("one", "--model", "two")
 
 
-def test_flags_of_vllm_that_change_nothing_here_are_accepted() -> None:
-    arguments = ["--tensor-parallel-size", "1", "--enforce-eager", "m.gguf", "--swap-space=4"]
-    assert engine(*arguments, "--no-enable-lora", "--download_dir", "/x") == EngineConfig(model="m.gguf")
+IN_VAIN = {
+    "--attention-backend": ["--attention-backend", "FLASHINFER"],
+    "--compilation-config": ["-cc.level=3"],
+    "--cuda-graph-sizes": ["--cuda-graph-sizes", "1", "2", "4"],
+    "--download-dir": ["--download_dir", "/x"],
+    "--enforce-eager": ["--enforce-eager"],
+    "--hf-token": ["--hf-token", "abc"],
+    "--limit-mm-per-prompt": ["--limit-mm-per-prompt.image", "0"],
+    "--optimization-level": ["-O3"],
+    "--swap-space": ["--swap-space=4"],
+    "--trust-remote-code": ["--trust-remote-code"],
+}
+
+
+def test_flags_of_vllm_that_change_nothing_here_are_accepted_and_named() -> None:
+    in_vain = [argument for arguments in IN_VAIN.values() for argument in arguments]
+    arguments = ["-tp", "1", *in_vain, "--model", "m.gguf", "--no-enable-lora", "-q", "awq"]
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    add_engine_flags(parser)
+    parsed = parser.parse_args(expand_flags(arguments))
+    assert engine_config(parsed) == EngineConfig(model="m.gguf", quantization="awq")
+    assert without_effect(parsed) == list(IN_VAIN)
+
+
+@pytest.mark.parametrize("name", [*ONLY_AT, *WITHOUT_EFFECT])
+def test_what_is_vllm_s_alone_is_no_flag_of_octavo_s(name: str) -> None:
+    assert not any(name in {field.name for field in dataclasses.fields(config)} for config in CONFIGS[:2])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--tensor-parallel-size", "4"], "tensor_parallel_size=4 does not work here"),
-        (["--trust-remote-code"], "never run"),
-        (["--speculative-config", '{"model": "x"}'], "not supported yet"),
+        (
+            ["-tp", "4"],
+            r"^--tensor-parallel-size 4 does not work here: the model runs in one process; leave it out, or "
+            r"at --tensor-parallel-size 1$",
+        ),
+        (["--cpu-offload-gb", "4"], "--cpu-offload-gb 4 does not work here"),
+        (["--enable-lora"], "^--enable-lora does not .* leave it out, or at --no-enable-lora"),
+        (
+            ["--speculative-config", '{"model": "x"}'],
+            r'^--speculative-config {"model": "x"} does .* leave it out$',
+        ),
+        (["--load-format", "dummy"], "or at --load-format auto or --load-format safetensors or"),
+        (["--lora-modules", "a=b", "c=d"], "LoRA adapters are not supported yet"),
     ],
 )
 def test_flags_of_vllm_that_ask_for_more_say_why_not(arguments: list[str], says: str) -> None:
@@ -116,9 +152,39 @@ def test_flags_of_vllm_that_ask_for_more_say_why_not(arguments: list[str], says:
         engine(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        ("half", "auto"),
+        ("float16", "auto"),
+        ("bfloat16", "auto"),
+        ("float", "float32"),
+        ("float32", "float32"),
+    ],
+)
+def test_types_of_vllm(given: str, dtype: str) -> None:
+    assert engine("--dtype", given).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4096", 4096), ("32K", 32768), ("32k", 32000), ("1.5k", 1500), ("1M", 1 << 20), ("1m", 10**6)],
+)
+def test_counts_of_tokens(text: str, expected: int) -> None:
+    assert engine("--max-model-len", text).max_model_len == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1", "auto", "1.5K", "1.5", "4Ki", "1e3"])
+def test_what_is_no_count_of_tokens(text: str) -> None:
+    with pytest.raises(argparse.ArgumentError, match="expected a number such as 32768"):
+        engine(f"--max-model-len={text}")
+
+
 def test_bounds_are_the_config_s() -> None:
     with pytest.raises(ValueError, match=r"max_num_seqs \(--max-num-seqs\) must be at least 1"):
         parse(EngineConfig, "--max-num-seqs", "0")
+    with pytest.raises(ValueError, match=r"block_size \(--block-size\) must be 16, got 32"):
+        parse(EngineConfig, "--block-size", "32")
     with pytest.raises(argparse.ArgumentError, match="float32"):
         parse(EngineConfig, "--dtype", "int3")
     with pytest.raises(ValueError, match="go together"):

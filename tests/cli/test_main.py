@@ -79,7 +79,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve", "--port", "http"], 2, "--port: invalid int value: 'http'"),
         (["serve", "--port", "70000"], 1, "port (--port) must be at most 65535, got 70000"),
         (["serve", "--kv-cache-memory-bytes", "much"], 2, "expected a size such as 4GiB"),
-        (["serve", "--dtype", "bfloat16"], 2, "invalid choice: 'bfloat16'"),
+        (["serve", "--dtype", "float8"], 2, "invalid choice: 'float8'"),
         (["serve", "--chat-template", "no/such.jinja"], 1, "chat_template (--chat-template): cannot read"),
         (["serve", "--ssl-keyfile", "no", "--ssl-certfile", "such"], 1, "cannot use such and no: "),
         (["serve", "--port", "0", "no/such.gguf"], 1, "model (--model): 'no/such.gguf' is not there"),

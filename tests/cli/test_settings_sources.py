@@ -142,7 +142,7 @@ def test_the_model_may_come_from_anywhere(tmp_path: Path) -> None:
         ("- port", "must hold flags"),
         ("port: [", "cannot read"),
         ("!!python/object/apply:os.system ['true']", "cannot read"),
-        ("tensor-parallel-size: 2", "tensor_parallel_size=2 does not work"),
+        ("tensor-parallel-size: 2", "--tensor-parallel-size 2 does not work"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, says: str) -> None:
