@@ -236,6 +236,12 @@ class EngineConfig:
         "Scheduler",
         low=0.0,
     )
+    async_scheduling: bool | None = setting(
+        None,
+        "Plan the next step while one runs, where it is known but for its tokens; not beside a KV offload. "
+        "Default: on where --threads leaves a CPU of this process free, as it is lost time otherwise.",
+        "Scheduler",
+    )
     target_ttft: float | None = setting(
         None,
         "Time to the first token to aim for, in milliseconds. Prompts get more of each step when they need "
@@ -290,6 +296,11 @@ class EngineConfig:
             raise ValueError(
                 "kv_offload_gb (--kv-offload-gb) and kv_offload_dir (--kv-offload-dir) keep what falls out "
                 "of the prefix cache: they need enable_prefix_caching (--enable-prefix-caching)"
+            )
+        if self.async_scheduling and (self.kv_offload_gb or self.kv_offload_dir is not None):
+            raise ValueError(
+                "async_scheduling (--async-scheduling) does not go with kv_offload_gb (--kv-offload-gb) or "
+                "kv_offload_dir (--kv-offload-dir), which read blocks between two steps; leave it out"
             )
         if self.max_long_partial_prefills > self.max_num_partial_prefills:
             raise ValueError(

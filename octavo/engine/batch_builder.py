@@ -39,7 +39,7 @@ class BuiltBatch:
 class BatchBuilder:
     """Keeps each running sequence's block tables as rows of one array, so that a step only writes news.
 
-    The arrays of a batch are views of the builder's, valid until the next `build`.
+    A batch stays valid while the next one is built.
     """
 
     def __init__(
@@ -48,9 +48,7 @@ class BatchBuilder:
         """`max_blocks` is the most entries of a sequence's table in one of `num_groups` KV groups."""
         self._tables = np.zeros((num_groups, max_num_seqs, max_blocks), dtype=np.int32)
         self._free_rows = list(reversed(range(max_num_seqs)))
-        self._token_ids = np.empty(max_num_batched_tokens, dtype=np.int32)
         self._count = np.arange(max_num_batched_tokens + 1, dtype=np.int32)
-        self._query_starts = np.zeros(max_num_seqs + 1, dtype=np.int32)
 
     def release(self, sequence: Sequence) -> None:
         """Take back the row of a sequence that no longer runs."""
@@ -66,11 +64,9 @@ class BatchBuilder:
         """Nearly every step: each sequence computes its last token and samples."""
         sequences = step.sequences
         count = len(sequences)
-        token_ids = self._token_ids[:count]
-        token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
         context_lens = np.array([len(sequence.token_ids) for sequence in sequences], dtype=np.int32)
         batch = Batch(
-            token_ids=token_ids,
+            token_ids=np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int32),
             positions=context_lens - 1,
             query_starts=self._count[: count + 1],
             context_lens=context_lens,
@@ -91,10 +87,8 @@ class BatchBuilder:
             ends.append(start + num_new)
 
         num_seqs, num_tokens = len(ends), len(tokens)
-        token_ids = self._token_ids[:num_tokens]
-        token_ids[:] = tokens
         num_new_tokens = np.array(step.num_new_tokens, dtype=np.int32)
-        query_starts = self._query_starts[: num_seqs + 1]
+        query_starts = np.zeros(num_seqs + 1, dtype=np.int32)
         np.cumsum(num_new_tokens, out=query_starts[1:])
         context_lens = np.array(ends, dtype=np.int32)
         # A sequence's last row has position context_len - 1; rows count up to it.
@@ -103,7 +97,7 @@ class BatchBuilder:
 
         sampling, sampling_rows, prompt_rows, output_rows = self._outputs(step, ends)
         batch = Batch(
-            token_ids=token_ids,
+            token_ids=np.array(tokens, dtype=np.int32),
             positions=positions,
             query_starts=query_starts,
             context_lens=context_lens,

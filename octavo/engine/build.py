@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
         hash_algorithm=config.prefix_caching_hash_algo,
         block_bytes=kv_cache.block_bytes,
         isa=chosen.isa,
+        async_scheduling=chosen.spares_cpu if config.async_scheduling is None else config.async_scheduling,
         followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
     )
     if grammars is None:
@@ -128,13 +130,17 @@ class _Chosen:
     isa: str
     code: Callable[[], str]
     """Names what computes, to the bit."""
+    spares_cpu: bool
+    """Whether it leaves a CPU to others."""
 
 
 def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
     if config.backend == "reference":
         from octavo.runtime.reference import ReferenceBackend
 
-        return _Chosen(ReferenceBackend(), "numpy", lambda: f"octavo {__version__}, numpy {np.__version__}")
+        return _Chosen(
+            ReferenceBackend(), "numpy", lambda: f"octavo {__version__}, numpy {np.__version__}", False
+        )
     try:
         from octavo.runtime.native import NativeBackend
     except ImportError as error:
@@ -142,7 +148,8 @@ def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
             f"backend (--backend) native is not built here ({error}); build octavo, or use reference"
         ) from error
     native = NativeBackend(threads=config.threads, packed_cache=_packed_cache(config, model))
-    return _Chosen(native, native.isa, native.code_digest)
+    spares_cpu = native.threads < len(os.sched_getaffinity(0))
+    return _Chosen(native, native.isa, native.code_digest, spares_cpu)
 
 
 def _packed_cache(config: EngineConfig, model: LoadedModel) -> PackedCache | None:

@@ -7,10 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from octavo.engine.batch_builder import BatchBuilder, BuiltBatch, PromptRows
+from octavo.engine.batch_builder import BatchBuilder
 from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.block_residency import BlockResidency
@@ -29,7 +26,9 @@ from octavo.engine.messages import (
 )
 from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
-from octavo.engine.sequence import Sequence
+from octavo.engine.sequence import Sequence, Status
+from octavo.engine.step_ahead import StepAhead
+from octavo.engine.step_runner import StepRunner
 from octavo.runtime.backend import Executable
 from octavo.sampling.sampler import SampledToken
 from octavo.sampling.state import SamplingState
@@ -56,6 +55,8 @@ class EngineSettings:
     isa: str = ""
     followed_blocks: float = 0.0
     """Share of the KV blocks whose residency is measured."""
+    async_scheduling: bool = False
+    """Whether the next step is planned while one runs, where it can be; not beside a KV offload."""
 
     def __post_init__(self) -> None:
         if not self.scheduler.chunked_prefill and self.scheduler.max_num_batched_tokens < self.max_model_len:
@@ -101,6 +102,11 @@ class Engine:
             blocks_for(settings.max_model_len),
             len(settings.scheduler.kv_groups),
         )
+        self._runner = StepRunner(executable)
+        self._ahead: StepAhead | None = None
+        if settings.async_scheduling and offload is None:
+            num_groups = len(settings.scheduler.kv_groups)
+            self._ahead = StepAhead(self._scheduler, self._pool, self._batches, self._runner, num_groups)
         self._sequences: dict[str, Sequence] = {}
         self._num_added = 0
         self._early_outputs: list[SequenceOutput] = []
@@ -161,6 +167,8 @@ class Engine:
             if sequence is not None:
                 if self._grammar_queue is None or not self._grammar_queue.discard(sequence):
                     self._scheduler.remove(sequence)
+                    if self._ahead is not None:
+                        self._ahead.leave_out(sequence)
                 self._forget(sequence)
 
     def use_vocabulary(self, vocabulary: Vocabulary) -> None:
@@ -183,6 +191,8 @@ class Engine:
 
     def close(self) -> None:
         """Save what is to be kept; the engine runs no more steps."""
+        if self._ahead is not None:
+            self._ahead.close()
         if self._offload is not None:
             self._offload.close()
 
@@ -192,39 +202,57 @@ class Engine:
         return describe(request, self._pool, cache, self._scheduler, self._last_step)
 
     def step(self) -> StepOutputs:
-        """Run the next batch: at most one new token for each running sequence."""
+        """The outputs of the next batch: at most one new token for each running sequence.
+
+        With `async_scheduling` the batch after it may run already when this returns.
+        """
         started = time.perf_counter()
         outputs, self._early_outputs = self._early_outputs, []
         if self._offload is not None:
             self._offload.collect()
         if self._grammar_queue:
             outputs += self._take_compiled(self._grammar_queue)
-        step = self._scheduler.schedule(time.monotonic())
+        flight = None if self._ahead is None else self._ahead.take()
+        step = self._schedule(outputs) if flight is None else flight.step
         self._last_step = step
-        for sequence in step.preempted:
-            self._batches.release(sequence)
-        for sequence in step.outgrown:
-            self._forget(sequence)
-            outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
-        if step.sequences:
+        if flight is not None:
+            built = flight.built
+        elif step.sequences:
             self._note_first_steps(step)
             started += self._restore(step)
             if step.copies:
                 self._executable.copy_blocks(*zip(*step.copies, strict=True))
             built = self._batches.build(step)
-            logits = self._executable.run(built.batch)
-            self._read_prompt_logprobs(built.prompt_rows, logits)
-            sampled = self._sample(built, logits)
+        else:
+            self._wait(outputs)
+            return StepOutputs(outputs, self._stats(step, time.perf_counter() - started))
+
+        if self._ahead is not None and self._ahead.next_is_known(built):
+            result = self._ahead.finish(flight or self._ahead.start(step, built))
+        else:
+            result = self._runner.run(built) if flight is None else flight.result()
             self._scheduler.update(step)
-            outputs += self._append(built.sampling, sampled)
-        elif self._offload is not None and not outputs and self._scheduler.num_waiting:
+        outputs += self._append(built.sampling, result.sampled)
+        seconds = time.perf_counter() - started if flight is None else result.seconds
+        self._scheduler.observe(step, seconds)
+        return StepOutputs(outputs, self._stats(step, seconds))
+
+    def _schedule(self, outputs: list[SequenceOutput]) -> Step:
+        """The next step; what can not run any more is added to `outputs`."""
+        step = self._scheduler.schedule(time.monotonic())
+        for sequence in step.preempted:
+            self._batches.release(sequence)
+        for sequence in step.outgrown:
+            self._forget(sequence)
+            outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
+        return step
+
+    def _wait(self, outputs: list[SequenceOutput]) -> None:
+        """Nothing runs: until what waits may, for a moment at most, unless there are `outputs` to send."""
+        if self._offload is not None and not outputs and self._scheduler.num_waiting:
             self._offload.wait(_WAIT_SECONDS)
         elif self._grammar_queue and not outputs:
             self._grammar_queue.wait(_WAIT_SECONDS)
-        seconds = time.perf_counter() - started
-        if step.sequences:
-            self._scheduler.observe(step, seconds)
-        return StepOutputs(outputs, self._stats(step, seconds))
 
     def _sequence(self, request: AddRequest) -> Sequence:
         """Raises ValueError for a request that can not run."""
@@ -261,34 +289,18 @@ class Engine:
         self._offload.restore(step.restores)
         return time.perf_counter() - started
 
-    def _sample(self, built: BuiltBatch, logits: NDArray[np.float32]) -> list[SampledToken]:
-        if built.sampling_rows is not None:
-            logits = logits[built.sampling_rows]
-        for sequence in built.sampling:
-            if sequence.matcher is not None:
-                sequence.sampling.restrict(sequence.matcher.mask())
-        return self._executable.sampler.sample(logits, [sequence.sampling for sequence in built.sampling])
-
-    def _read_prompt_logprobs(self, prompt_rows: list[PromptRows], logits: NDArray[np.float32]) -> None:
-        for rows in prompt_rows:
-            known = rows.sequence.prompt_logprobs
-            token_ids = np.array(rows.sequence.token_ids[len(known) : len(known) + rows.count])
-            assert rows.sequence.num_prompt_logprobs is not None
-            known += self._executable.sampler.prompt_logprobs(
-                logits[rows.start : rows.start + rows.count], token_ids, rows.sequence.num_prompt_logprobs
-            )
-
     def _append(self, sequences: list[Sequence], sampled: list[SampledToken]) -> list[SequenceOutput]:
         """Give each sequence its token; those that end leave the scheduler."""
         outputs = []
         for sequence, token in zip(sequences, sampled, strict=True):
+            if sequence.status is Status.FINISHED:
+                continue  # Aborted while the step ran.
             if sequence.matcher is not None:
                 sequence.matcher.append(token.token_id)
                 if sequence.matcher.failure:
                     outputs.append(self._fail(sequence, sequence.matcher.failure))
                     continue
             sequence.token_ids.append(token.token_id)
-            sequence.sampling.append(token.token_id)
             output = SequenceOutput(
                 sequence.request_id,
                 [token.token_id],

@@ -61,6 +61,13 @@ class Step:
         self.num_pairs += num_pairs
         self.num_prompt_pairs += num_pairs
 
+    def leave_out(self, sequence: Sequence) -> None:
+        """Take a sequence that was removed out of a step of decodes, which runs already."""
+        if sequence in self.sequences:
+            self.sequences = [each for each in self.sequences if each is not sequence]
+            self.num_decodes = len(self.sequences)
+            self.num_new_tokens = [1] * self.num_decodes
+
 
 class Scheduler:
     """Continuous batching (Orca, Yu et al., 2022) over a block pool.
@@ -125,7 +132,8 @@ class Scheduler:
         """The next step; empty only when nothing runs, and what waits is `outgrown` or being read from disk.
 
         `now` is the time, in the seconds of `Sequence.arrival_time`. A caller that runs the step calls
-        `update` afterwards, and one that does not must not schedule again.
+        `update` afterwards, and one that does not must not schedule again, unless all are decodes and
+        nothing waits: those may have got a block early, which they keep.
         """
         step = Step()
         self._policy.arrange()

@@ -170,6 +170,10 @@ class Sequence:
         """The tokens of block `index` at positions before `end`, as the prefix cache compares them."""
         return token_bytes(self.token_ids[index * BLOCK_SIZE : min((index + 1) * BLOCK_SIZE, end)])
 
+    def stops_at(self, token_id: int) -> bool:
+        """Whether the sequence ends with this output token, be it never so short."""
+        return token_id in self.eos_token_ids or token_id in self.stop_token_ids
+
     def finish_reason(self) -> tuple[str, int | None] | None:
         """Why the last token ends the sequence, as (finish reason, stop token id), or None.
 

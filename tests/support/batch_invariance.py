@@ -162,6 +162,7 @@ def engine_settings(
         vocab_size,
         num_blocks=draw(st.sampled_from([one, one + 1, 2 * one, 8 * one])),
         prefix_caching=draw(st.booleans()),
+        async_scheduling=draw(st.booleans()),
     )
 
 
