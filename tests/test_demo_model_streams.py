@@ -32,7 +32,7 @@ def wanted(index: int) -> SamplingParams:
 
 @pytest.fixture(scope="module")
 def llm(demo_model: Path) -> Iterator[LLM]:
-    with LLM(str(demo_model), **SETTINGS) as llm:
+    with LLM(str(demo_model), async_scheduling=False, **SETTINGS) as llm:
         yield llm
 
 
@@ -79,12 +79,13 @@ def same(completions: list[CompletionOutput]) -> list[tuple[object, ...]]:
     return [dataclasses.astuple(completion) for completion in completions]
 
 
-@pytest.mark.parametrize("kills", [0, 2])
+@pytest.mark.parametrize(("kills", "async_scheduling"), [(0, False), (2, False), (2, True)])
 def test_a_killed_engine_process_changes_nothing(
-    demo_model: Path, offline: list[RequestOutput], kills: int
+    demo_model: Path, offline: list[RequestOutput], kills: int, async_scheduling: bool
 ) -> None:
     async def test() -> None:
-        engine = await AsyncEngine.start(EngineConfig(model=str(demo_model), **SETTINGS))
+        config = EngineConfig(model=str(demo_model), async_scheduling=async_scheduling, **SETTINGS)
+        engine = await AsyncEngine.start(config)
         try:
             outputs = await outputs_under_kills(
                 engine, [(prompt, wanted(index)) for index, prompt in enumerate(PROMPTS)], kills

@@ -167,8 +167,6 @@ class Engine:
             if sequence is not None:
                 if self._grammar_queue is None or not self._grammar_queue.discard(sequence):
                     self._scheduler.remove(sequence)
-                    if self._ahead is not None:
-                        self._ahead.leave_out(sequence)
                 self._forget(sequence)
 
     def use_vocabulary(self, vocabulary: Vocabulary) -> None:

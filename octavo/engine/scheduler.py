@@ -61,13 +61,6 @@ class Step:
         self.num_pairs += num_pairs
         self.num_prompt_pairs += num_pairs
 
-    def leave_out(self, sequence: Sequence) -> None:
-        """Take a sequence that was removed out of a step of decodes, which runs already."""
-        if sequence in self.sequences:
-            self.sequences = [each for each in self.sequences if each is not sequence]
-            self.num_decodes = len(self.sequences)
-            self.num_new_tokens = [1] * self.num_decodes
-
 
 class Scheduler:
     """Continuous batching (Orca, Yu et al., 2022) over a block pool.
@@ -150,6 +143,8 @@ class Scheduler:
         """The step ran: its tokens are computed, and the blocks that they filled can be shared."""
         drops = self._blocks.drops
         for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
+            if sequence.status is Status.FINISHED:
+                continue  # Removed while the step ran: it has no blocks.
             computed = sequence.num_computed_tokens + num_new
             sequence.num_computed_tokens = computed
             if computed >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch
 from octavo.engine.block_pool import BlockPool
 from octavo.engine.scheduler import Scheduler, Step
-from octavo.engine.sequence import Sequence
 from octavo.engine.step_runner import StepResult, StepRunner
 
 _NOT_YET = 0
@@ -38,8 +37,8 @@ class Flight:
 class StepAhead:
     """At most one step that runs, and the one after it.
 
-    A sequence that the engine removes is left out of the step that runs: its row is computed for nothing. Its
-    blocks may be given away at once, as whatever uses them next runs later.
+    When the engine removes a sequence that is in the step that runs, its row is computed for nothing. Its
+    blocks may be given away at once: whatever uses them next runs later.
     """
 
     def __init__(
@@ -103,11 +102,6 @@ class StepAhead:
         if not result.stops:
             self._next = following
         return result
-
-    def leave_out(self, sequence: Sequence) -> None:
-        """A sequence was removed: what runs is not for it any more."""
-        if self._next is not None:
-            self._next.step.leave_out(sequence)
 
     def close(self) -> None:
         """Wait for what runs; nothing runs after that."""

@@ -52,6 +52,25 @@ def test_backends_build_and_agree(caplog: pytest.LogCaptureFixture):
 
 
 @pytest.mark.usefixtures("tiny_model")
+@pytest.mark.parametrize(
+    ("threads", "wanted", "is_ahead"), [(1, None, True), (2, None, False), (2, True, True), (1, False, False)]
+)
+def test_steps_are_planned_ahead_where_a_cpu_is_free(
+    threads: int, wanted: bool | None, is_ahead: bool, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    config = EngineConfig(threads=threads, async_scheduling=wanted, num_gpu_blocks_override=20)
+    assert (build.build_engine(config)._ahead is not None) == is_ahead
+
+
+def test_steps_are_not_planned_ahead_of_an_offload():
+    with pytest.raises(ValueError, match=r"async_scheduling \(--async-scheduling\) does not go with"):
+        EngineConfig(async_scheduling=True, kv_offload_gb=1.0)
+    EngineConfig(async_scheduling=False, kv_offload_gb=1.0)
+
+
+@pytest.mark.usefixtures("tiny_model")
 def test_layers_with_a_window_need_blocks_for_it_alone(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, logger="octavo")
     config = EngineConfig(backend="reference", max_num_batched_tokens=16, num_gpu_blocks_override=24)

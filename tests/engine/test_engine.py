@@ -33,6 +33,16 @@ from octavo.sampling_params import SamplingParams
 
 VOCAB = 19
 MAX_MODEL_LEN = 96
+ASYNC_SCHEDULING = False
+
+
+@pytest.fixture(params=[False, True], ids=["in order", "ahead"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Hypothesis draws in the properties, for each of the examples that use `small_engine`."""
+    monkeypatch.setitem(globals(), "ASYNC_SCHEDULING", request.param)
+
+
+in_both_ways = pytest.mark.usefixtures("_both_ways")
 
 
 def make_engine(engine_settings: EngineSettings) -> Engine:
@@ -44,7 +54,8 @@ def small_engine(**changes) -> Engine:
     scheduler = SchedulerSettings(
         changes.pop("max_num_seqs", 4), changes.pop("max_num_batched_tokens", 64), max_outputs=16
     )
-    return make_engine(EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, **{"num_blocks": 24, **changes}))
+    defaults = {"num_blocks": 24, "async_scheduling": ASYNC_SCHEDULING}
+    return make_engine(EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, **{**defaults, **changes}))
 
 
 def request(number: int, prompt: list[int], output: list[int] | None = None, **params) -> AddRequest:
@@ -142,6 +153,7 @@ def test_streams_go_on_when_the_engine_is_replaced(
         assert rest.finish_reason == whole.finish_reason
 
 
+@in_both_ways
 def test_preemption_changes_no_token():
     batch = [request(n, [n + 1] * 30, max_tokens=60) for n in range(4)]
     engine = small_engine(num_blocks=7)
@@ -156,6 +168,7 @@ def test_preemption_changes_no_token():
     assert results == {each.request_id: oracle(each) for each in batch}
 
 
+@in_both_ways
 def test_prefix_cache_is_used_and_reset():
     engine = small_engine()
     prompt = [n % VOCAB for n in range(50)]
@@ -170,6 +183,7 @@ def test_prefix_cache_is_used_and_reset():
     assert (stats.prefix_cache_queries, stats.prefix_cache_hits) == (150, 49)
 
 
+@in_both_ways
 def test_requests_that_begin_alike_and_come_together_compute_the_beginning_once():
     engine = small_engine(max_num_seqs=8, max_num_batched_tokens=512, num_blocks=48)
     prefix = [n % VOCAB for n in range(70)]
@@ -184,6 +198,7 @@ def test_requests_that_begin_alike_and_come_together_compute_the_beginning_once(
     assert results == {each.request_id: oracle(each) for each in batch}
 
 
+@in_both_ways
 @pytest.mark.parametrize("prefix_caching", [True, False])
 def test_a_group_shares_its_prompt_even_where_nothing_else_is_shared(prefix_caching: bool):
     engine = small_engine(max_num_seqs=8, num_blocks=48, prefix_caching=prefix_caching)
@@ -206,6 +221,7 @@ def test_a_group_shares_its_prompt_even_where_nothing_else_is_shared(prefix_cach
         assert results == {each.request_id: oracle(each) for each in children}
 
 
+@in_both_ways
 @pytest.mark.parametrize("params", [{"skip_reading_prefix_cache": True}, {"prompt_logprobs": 1}])
 def test_a_request_can_compute_its_prompt_anew(params: dict[str, Any]):
     engine = small_engine()
@@ -217,6 +233,7 @@ def test_a_request_can_compute_its_prompt_anew(params: dict[str, Any]):
     assert cached == [0, 0, 11]
 
 
+@in_both_ways
 def test_stats_follow_the_queue():
     engine = small_engine(max_num_seqs=1)
     engine.add(request(0, [1] * 20, max_tokens=2))
@@ -229,6 +246,7 @@ def test_stats_follow_the_queue():
     assert all(each.step_seconds > 0 for each in stats)
 
 
+@in_both_ways
 def test_stop_token_and_end_of_sequence_end_a_request():
     prompt = [3, 1, 4]
     tokens = oracle(request(0, prompt, max_tokens=40)).token_ids
@@ -246,12 +264,14 @@ def test_stop_token_and_end_of_sequence_end_a_request():
         assert (result.finish_reason, result.stop_reason) == reason
 
 
+@in_both_ways
 def test_max_model_len_ends_a_request():
     result = run_to_end(small_engine(), [(0, request(0, [1] * 90, max_tokens=None))])["0"]
     assert len(result.token_ids) == MAX_MODEL_LEN - 90
     assert result.finish_reason == "length"
 
 
+@in_both_ways
 def test_abort_frees_blocks_at_once_and_says_nothing():
     engine = small_engine(max_num_seqs=1)
     for number in range(2):
@@ -266,6 +286,7 @@ def test_abort_frees_blocks_at_once_and_says_nothing():
     assert engine.step().outputs[0].token_ids == oracle(request(0, [1] * 40)).token_ids[:1]
 
 
+@in_both_ways
 def test_resumed_stream_that_is_complete_ends_without_a_token():
     full = oracle(request(0, [5], max_tokens=3)).token_ids
     for output, params, reason in [
@@ -281,6 +302,7 @@ def test_resumed_stream_that_is_complete_ends_without_a_token():
         assert not engine.has_work
 
 
+@in_both_ways
 @pytest.mark.parametrize(
     "bad",
     [
@@ -302,11 +324,13 @@ def test_a_request_that_can_not_run_ends_alone(bad: AddRequest):
     assert (second.request_id, second.finish_reason) == ("1", None)
 
 
+@in_both_ways
 def test_a_prompt_as_long_as_the_model_allows_gives_nothing():
     result = run_to_end(small_engine(), [(0, request(0, [1] * MAX_MODEL_LEN))])["0"]
     assert (result.token_ids, result.finish_reason) == ([], "length")
 
 
+@in_both_ways
 def test_a_request_that_outgrows_the_pool_ends_with_what_it_has():
     engine = small_engine(num_blocks=2)
     results = run_to_end(engine, [(0, request(0, [1] * 20, max_tokens=50)), (0, request(1, [1] * 33))])
@@ -316,6 +340,7 @@ def test_a_request_that_outgrows_the_pool_ends_with_what_it_has():
     assert results["1"] == Result(finish_reason="length")
 
 
+@in_both_ways
 def test_second_request_of_the_same_id_is_dropped():
     engine = small_engine()
     results = run_to_end(engine, [(0, request(0, [1])), (1, request(0, [2]))])

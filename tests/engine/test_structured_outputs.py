@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
 import threading
 from concurrent.futures import Future
+from typing import ClassVar
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support.batch_invariance import Result, check_batch_invariance, engine_settings, run_alone, run_to_end
 from support.batch_invariance import requests as free_requests
 from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
@@ -22,6 +26,7 @@ from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduler import SchedulerSettings
+from octavo.runtime.backend import Batch
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.matcher import Matcher
 
@@ -59,6 +64,24 @@ def request(number: int, form: StructuredOutputsParams | None, **params) -> AddR
 def text(result: Result) -> str:
     ended = result.finish_reason == "stop"
     return bytes(result.token_ids[:-1] if ended else result.token_ids).decode()
+
+
+def test_steps_are_not_run_ahead_of_what_may_come_next() -> None:
+    """The mask needs the token before."""
+
+    class Recorder(HashExecutable):
+        threads: ClassVar[set[threading.Thread]] = set()
+
+        def run(self, batch: Batch) -> NDArray[np.float32]:
+            self.threads.add(threading.current_thread())
+            return super().run(batch)
+
+    executable = Recorder(VOCAB_SIZE, step_limits(SETTINGS.scheduler))
+    engine = Engine(executable, dataclasses.replace(SETTINGS, async_scheduling=True), grammars=compiler())
+    run_to_end(engine, [(0, request(0, FORMS[0][0]))])
+    assert len(executable.threads) == 1
+    run_to_end(engine, [(0, request(1, None))])
+    assert len(executable.threads) == 2
 
 
 @settings(max_examples=25, deadline=None)
