@@ -83,7 +83,7 @@ def main() -> None:
             spans: dict[bool, list[float]] = {False: [], True: []}
             others: dict[bool, list[float]] = {False: [], True: []}
             for turn in range(2 * arguments.rounds):
-                is_ahead = turn % 2 == 1
+                is_ahead = turn % 4 in (1, 2)  # Contexts grow: each kind goes first as often.
                 ahead.next_is_known = may_plan if is_ahead else lambda built: False
                 first = len(clock.starts)
                 for _ in range(STEPS):

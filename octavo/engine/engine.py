@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from octavo.engine.batch_builder import BatchBuilder
+from octavo.engine.batch_builder import BatchBuilder, BuiltBatch
 from octavo.engine.block_hash import BlockHasher
 from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.block_residency import BlockResidency
@@ -211,20 +211,16 @@ class Engine:
         if self._grammar_queue:
             outputs += self._take_compiled(self._grammar_queue)
         flight = None if self._ahead is None else self._ahead.take()
-        step = self._schedule(outputs) if flight is None else flight.step
-        self._last_step = step
         if flight is not None:
+            step = self._last_step = flight.step
             built = flight.built
-        elif step.sequences:
-            self._note_first_steps(step)
-            started += self._restore(step)
-            if step.copies:
-                self._executable.copy_blocks(*zip(*step.copies, strict=True))
-            built = self._batches.build(step)
         else:
-            self._wait(outputs)
-            return StepOutputs(outputs, self._stats(step, time.perf_counter() - started))
-
+            step = self._schedule(outputs)
+            if not step.sequences:
+                self._wait(outputs)
+                return StepOutputs(outputs, self._stats(step, time.perf_counter() - started))
+            started += self._restore(step)
+            built = self._build(step)
         if self._ahead is not None and self._ahead.next_is_known(built):
             result = self._ahead.finish(flight or self._ahead.start(step, built))
         else:
@@ -237,13 +233,22 @@ class Engine:
 
     def _schedule(self, outputs: list[SequenceOutput]) -> Step:
         """The next step; what can not run any more is added to `outputs`."""
-        step = self._scheduler.schedule(time.monotonic())
+        step = self._last_step = self._scheduler.schedule(time.monotonic())
         for sequence in step.preempted:
             self._batches.release(sequence)
         for sequence in step.outgrown:
             self._forget(sequence)
             outputs.append(SequenceOutput(sequence.request_id, [], finish_reason="length"))
+        now = time.monotonic()
+        for sequence in step.sequences:
+            if not sequence.scheduled_time:
+                sequence.scheduled_time = now
         return step
+
+    def _build(self, step: Step) -> BuiltBatch:
+        if step.copies:
+            self._executable.copy_blocks(*zip(*step.copies, strict=True))
+        return self._batches.build(step)
 
     def _wait(self, outputs: list[SequenceOutput]) -> None:
         """Nothing runs: until what waits may, for a moment at most, unless there are `outputs` to send."""
@@ -336,12 +341,6 @@ class Engine:
     def _forget(self, sequence: Sequence) -> None:
         self._batches.release(sequence)
         del self._sequences[sequence.request_id]
-
-    def _note_first_steps(self, step: Step) -> None:
-        now = time.monotonic()
-        for sequence in step.sequences:
-            if not sequence.scheduled_time:
-                sequence.scheduled_time = now
 
     def _stats(self, step: Step, seconds: float) -> SchedulerStats:
         cache = self._prefix_cache
