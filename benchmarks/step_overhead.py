@@ -2,10 +2,10 @@
 
     python benchmarks/step_overhead.py [--model MODEL.gguf] [--batch 32] [--steps 100]
 
-Runs the engine process's loop in this process, with its socket, without planning ahead (step_ahead.py has what
-that is worth): sequences of random prompts decode together, greedily and then with temperature 0.8 and top_p
-0.95. Every stage is timed in the same run; the aim is that what is neither the model nor the sampling kernels
-takes under 5% of a step.
+Runs the engine process's loop in this process, with its socket, without planning ahead (step_ahead.py has
+what that is worth): sequences of random prompts decode together, greedily and then with temperature 0.8 and
+top_p 0.95. Every stage is timed in the same run; the aim is that what is neither the model nor the sampling
+kernels takes under 5% of a step.
 """
 
 from __future__ import annotations
