@@ -85,9 +85,10 @@ void AttentionPlan::make(const Step& step, const std::vector<int>& full_groups) 
 void AttentionPlan::add_chunk(const Step& step, int sequence) {
     const int start = step.query_starts[sequence], end = step.query_starts[sequence + 1];
     const int tokens = kQueryRows / heads_;
-    // The last tokens see most: their tiles go first, so that the threads end together.
-    for (int first = start + (end - start - 1) / tokens * tokens; first >= start; first -= tokens)
-        for (int kv_head = 0; kv_head < num_kv_heads_; ++kv_head)
+    // One KV head after the other: what it holds stays in the cache. The last tokens see most: their tiles go
+    // first, so that the threads end together.
+    for (int kv_head = 0; kv_head < num_kv_heads_; ++kv_head)
+        for (int first = start + (end - start - 1) / tokens * tokens; first >= start; first -= tokens)
             for (int head = 0; head < group_; head += heads_) {
                 groups_.push_back({static_cast<int>(tiles_.size()), 1, 0});
                 tiles_.push_back({sequence, first, std::min(tokens, end - first), kv_head,
