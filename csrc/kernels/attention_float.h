@@ -9,16 +9,17 @@
 namespace octavo::OCTAVO_TIER {
 
 // scores[r][block lane] = q[r] . K[:, lane] for BLOCKS blocks and ROWS rows; scores' rows are kSplit apart.
-// FETCH: asks for the values of these blocks.
-template <int ROWS, int BLOCKS, bool FETCH, typename T>
-static inline void score_blocks(const float* const* q, const T* const* keys, int head_dim, float* scores) {
+// `fetch`: asks for the values of these blocks.
+template <int ROWS, int BLOCKS, typename T>
+static inline void score_blocks(const float* const* q, const T* const* keys, int head_dim, bool fetch,
+                                float* scores) {
     f32x16 acc[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
         for (int b = 0; b < BLOCKS; ++b) acc[r][b] = zero();
     for (int d = 0; d < head_dim; ++d) {
         f32x16 key[BLOCKS];
         for (int b = 0; b < BLOCKS; ++b) key[b] = load(keys[b] + d * 16);
-        if constexpr (FETCH)
+        if (fetch)
             for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + head_dim * 16, d * 16);
         for (int r = 0; r < ROWS; ++r) {
             f32x16 value = set1(q[r][d]);
@@ -32,25 +33,14 @@ static inline void score_blocks(const float* const* q, const T* const* keys, int
 template <int BLOCKS, typename T>
 static inline void score_rows(int rows, const float* const* q, const T* const* keys, int head_dim,
                               float* scores) {
-    int r = 0;
-    for (; r + 4 < rows; r += 4) score_blocks<4, BLOCKS, false>(q + r, keys, head_dim, scores + r * kSplit);
-    q += r;
-    scores += r * kSplit;
-    switch (rows - r) {
-        case 4:
-            return score_blocks<4, BLOCKS, true>(q, keys, head_dim, scores);
-        case 3:
-            return score_blocks<3, BLOCKS, true>(q, keys, head_dim, scores);
-        case 2:
-            return score_blocks<2, BLOCKS, true>(q, keys, head_dim, scores);
-        case 1:
-            return score_blocks<1, BLOCKS, true>(q, keys, head_dim, scores);
-    }
+    for_row_blocks(rows, [&](auto count, int row, bool last) {
+        score_blocks<count, BLOCKS>(q + row, keys, head_dim, last, scores + row * kSplit);
+    });
 }
 
 // out[r][0..16 V) = sum over positions of p[r][position] * value[position], positions in order.
-// FETCH: asks for the keys of the next split, `next`, which may be null.
-template <int ROWS, int V, bool FETCH, typename T>
+// Asks for the keys of the next split, `next`, unless it is null.
+template <int ROWS, int V, typename T>
 static inline void weigh_values(const float* p, const T* const* values, const T* const* next, int first,
                                 int last, int head_dim, int column, float* out) {
     f32x16 acc[ROWS][V];
@@ -60,9 +50,8 @@ static inline void weigh_values(const float* p, const T* const* values, const T*
         const int64_t row = (j % 16) * int64_t{head_dim} + column;
         f32x16 value[V];
         for (int c = 0; c < V; ++c) value[c] = load(values[j / 16] + row + c * 16);
-        if constexpr (FETCH)
-            if (next)
-                for (int c = 0; c < V; ++c) fetch_line(next[j / 16], row + c * 16);
+        if (next)
+            for (int c = 0; c < V; ++c) fetch_line(next[j / 16], row + c * 16);
         for (int r = 0; r < ROWS; ++r) {
             f32x16 weight = set1(p[r * kSplit + j]);
             for (int c = 0; c < V; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
@@ -75,22 +64,10 @@ static inline void weigh_values(const float* p, const T* const* values, const T*
 template <int V, typename T>
 static inline void weigh_rows(int rows, const float* p, const T* const* values, const T* const* next,
                               int first, int last, int head_dim, int column, float* out) {
-    int r = 0;
-    for (; r + 4 < rows; r += 4)
-        weigh_values<4, V, false>(p + r * kSplit, values, next, first, last, head_dim, column,
-                                  out + r * int64_t{head_dim});
-    p += r * kSplit;
-    out += r * int64_t{head_dim};
-    switch (rows - r) {
-        case 4:
-            return weigh_values<4, V, true>(p, values, next, first, last, head_dim, column, out);
-        case 3:
-            return weigh_values<3, V, true>(p, values, next, first, last, head_dim, column, out);
-        case 2:
-            return weigh_values<2, V, true>(p, values, next, first, last, head_dim, column, out);
-        case 1:
-            return weigh_values<1, V, true>(p, values, next, first, last, head_dim, column, out);
-    }
+    for_row_blocks(rows, [&](auto count, int row, bool last_rows) {
+        weigh_values<count, V>(p + row * kSplit, values, last_rows ? next : nullptr, first, last, head_dim,
+                               column, out + row * int64_t{head_dim});
+    });
 }
 
 // Columns past whole vectors, for head dims that 16 does not divide.

@@ -35,17 +35,19 @@ static inline void quantise_queries(int head_dim, const Int16Scratch& scratch, Q
     rows.units = scratch.units;
 }
 
-// scores[r][block lane] = (q[r] . K[:, lane]) x the lane's scale, for BLOCKS blocks and ROWS rows.
-template <int ROWS, int BLOCKS, bool FETCH>
+// scores[r][block lane] = (q[r] . K[:, lane]) x the lane's scale, for BLOCKS blocks and ROWS rows. `fetch`:
+// asks for the values of these blocks.
+template <int ROWS, int BLOCKS>
 static inline void score_blocks_int16(const int16_t* q, const int16_t* const* keys,
-                                      const float* const* key_scales, int head_dim, float* scores) {
+                                      const float* const* key_scales, int head_dim, bool fetch,
+                                      float* scores) {
     i32x16 sums[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
         for (int b = 0; b < BLOCKS; ++b) sums[r][b] = zero_i32();
     for (int d = 0; d < head_dim; d += 2) {
         i16x32 key[BLOCKS];
         for (int b = 0; b < BLOCKS; ++b) key[b] = load(keys[b] + d * 16);
-        if constexpr (FETCH)
+        if (fetch)
             for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + head_dim * 16, d * 16);
         for (int r = 0; r < ROWS; ++r) {
             const auto pair = set_pair(q + r * head_dim + d);
@@ -61,18 +63,10 @@ static inline void score_blocks_int16(const int16_t* q, const int16_t* const* ke
 template <int BLOCKS>
 static inline void score_rows_int16(int rows, const int16_t* q, const int16_t* const* keys,
                                     const float* const* key_scales, int head_dim, float* scores) {
-    for (; rows > 4; rows -= 4, q += 4 * head_dim, scores += 4 * kSplit)
-        score_blocks_int16<4, BLOCKS, false>(q, keys, key_scales, head_dim, scores);
-    switch (rows) {
-        case 4:
-            return score_blocks_int16<4, BLOCKS, true>(q, keys, key_scales, head_dim, scores);
-        case 3:
-            return score_blocks_int16<3, BLOCKS, true>(q, keys, key_scales, head_dim, scores);
-        case 2:
-            return score_blocks_int16<2, BLOCKS, true>(q, keys, key_scales, head_dim, scores);
-        case 1:
-            return score_blocks_int16<1, BLOCKS, true>(q, keys, key_scales, head_dim, scores);
-    }
+    for_row_blocks(rows, [&](auto count, int row, bool last) {
+        score_blocks_int16<count, BLOCKS>(q + row * head_dim, keys, key_scales, head_dim, last,
+                                          scores + row * kSplit);
+    });
 }
 
 // Weights of a row as integers of at most 32767 that sum to less than 2^17: times values below 2^14 the sums
@@ -116,18 +110,10 @@ template <int V>
 static inline void weigh_rows_int16(int rows, const int16_t* p, const float* units,
                                     const SplitBlocks<int16_t>& blocks, int head_dim, int column,
                                     float* out) {
-    for (; rows > 4; rows -= 4, p += 4 * kSplit, units += 4, out += 4 * int64_t{head_dim})
-        weigh_values_int16<4, V>(p, units, blocks, head_dim, column, out);
-    switch (rows) {
-        case 4:
-            return weigh_values_int16<4, V>(p, units, blocks, head_dim, column, out);
-        case 3:
-            return weigh_values_int16<3, V>(p, units, blocks, head_dim, column, out);
-        case 2:
-            return weigh_values_int16<2, V>(p, units, blocks, head_dim, column, out);
-        case 1:
-            return weigh_values_int16<1, V>(p, units, blocks, head_dim, column, out);
-    }
+    for_row_blocks(rows, [&](auto count, int row, bool) {
+        weigh_values_int16<count, V>(p + row * kSplit, units + row, blocks, head_dim, column,
+                                     out + row * int64_t{head_dim});
+    });
 }
 
 // Columns past whole vectors, for head dims that 16 does not divide.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <type_traits>
 
 #include "elementwise.h"
 #include "kv_items.h"
@@ -17,6 +18,31 @@ static inline void fetch_line(const T* block, int64_t i) {
 
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most(int a, int b) { return a > b ? a : b; }
+
+// Rows of queries that are computed together: with kWide vectors beside each other their sums take 24 of 32
+// registers, or 8 of 16.
+constexpr int kRowsBeside = kWide > 1 ? 5 : 4;
+
+template <int MOST, typename F>
+static inline void with_rows(int rows, F f) {
+    if constexpr (MOST > 0) {
+        if (rows == MOST)
+            f(std::integral_constant<int, MOST>());
+        else
+            with_rows<MOST - 1>(rows, f);
+    }
+}
+
+// Calls f(how many, first row, whether they are the last ones) for blocks of rows as equal as can be.
+template <typename F>
+static inline void for_row_blocks(int rows, F f) {
+    int row = 0;
+    for (int blocks = (rows + kRowsBeside - 1) / kRowsBeside; blocks > 0; --blocks) {
+        const int count = (rows - row + blocks - 1) / blocks;
+        with_rows<kRowsBeside>(count, [&](auto each) { f(each, row, blocks == 1); });
+        row += count;
+    }
+}
 
 // Rows of queries: where each one is, and the positions [low, high) that it sees.
 struct QueryRows {
