@@ -65,7 +65,10 @@ static inline f32x16 load_first(const float* p, int n) {
     return load(lanes);
 }
 static inline void store(float* p, f32x16 a) {
-    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
+    vst1q_f32(p, a.v[0]);
+    vst1q_f32(p + 4, a.v[1]);
+    vst1q_f32(p + 8, a.v[2]);
+    vst1q_f32(p + 12, a.v[3]);
 }
 static inline void store(f16* p, f32x16 a) {
     for (int i = 0; i < 4; ++i) vst1_u16(&p[4 * i].bits, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
@@ -218,13 +221,15 @@ static inline i16pair set_pair(const int16_t* p) {
 }
 // Lane i of the sum gains a[2i] b[2i] + a[2i + 1] b[2i + 1].
 static inline i32x16 add_pairs(i16pair a, i16x32 b, i32x16 sum) {
-    for (int i = 0; i < 2; ++i) {
-        sum.v[2 * i] = vmlal_lane_s16(sum.v[2 * i], vget_low_s16(b.first[i]), a.v, 0);
-        sum.v[2 * i + 1] = vmlal_high_lane_s16(sum.v[2 * i + 1], b.first[i], a.v, 0);
-        sum.v[2 * i] = vmlal_lane_s16(sum.v[2 * i], vget_low_s16(b.second[i]), a.v, 1);
-        sum.v[2 * i + 1] = vmlal_high_lane_s16(sum.v[2 * i + 1], b.second[i], a.v, 1);
-    }
-    return sum;
+    const auto low = [&](int32x4_t to, int16x8_t first, int16x8_t second) {
+        to = vmlal_lane_s16(to, vget_low_s16(first), a.v, 0);
+        return vmlal_lane_s16(to, vget_low_s16(second), a.v, 1);
+    };
+    const auto high = [&](int32x4_t to, int16x8_t first, int16x8_t second) {
+        return vmlal_high_lane_s16(vmlal_high_lane_s16(to, first, a.v, 0), second, a.v, 1);
+    };
+    return {{low(sum.v[0], b.first[0], b.second[0]), high(sum.v[1], b.first[0], b.second[0]),
+             low(sum.v[2], b.first[1], b.second[1]), high(sum.v[3], b.first[1], b.second[1])}};
 }
 static inline f32x16 to_f32(i32x16 a) {
     return each_part([&](int i) { return vcvtq_f32_s32(a.v[i]); });

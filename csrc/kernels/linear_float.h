@@ -38,6 +38,9 @@ static inline void float_tile(const PackedWeight& weight, int64_t panel, const L
             for (int p = 0; p < PANELS; ++p) acc[r][p] = fma(value, w[p], acc[r][p]);
         }
     }
+#if defined(OCTAVO_TIER_NEON)
+#pragma GCC unroll 4  // GCC would else store the sums at each k
+#endif
     for (int r = 0; r < ROWS; ++r)
         for (int p = 0; p < PANELS; ++p)
             finish_output(output, row + r, (panel + p) * kPanel, weight.n, acc[r][p]);
