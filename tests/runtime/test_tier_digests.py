@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.tier_digests import results
 
-from octavo.runtime import native
+from octavo.runtime.isa import available_isas
 
-TIERS = [each for each in native.available_isas() if each != "portable"]
+TIERS = [each for each in available_isas() if each != "portable"]
 
 
 @pytest.mark.skipif(len(TIERS) < 2, reason="the processor has one tier only")

@@ -16,6 +16,7 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.isa import choose_isa
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
@@ -102,6 +103,6 @@ def attention(isa: str, dtype: str, heads: int, kv_heads: int, dim: int, window:
 
 
 if __name__ == "__main__":
-    for name, got in results(sys.argv[1] if len(sys.argv) > 1 else native.choose_isa()):
+    for name, got in results(sys.argv[1] if len(sys.argv) > 1 else choose_isa()):
         assert np.isfinite(got).all(), name
         print(sha256(got.tobytes()).hexdigest()[:16], name)
