@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import msgspec
 
@@ -71,6 +71,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        lora_request: None = None,
         *,
         priority: Sequence[int] | None = None,
     ) -> list[RequestOutput]:
@@ -78,10 +79,11 @@ class LLM:
 
         A prompt is text, a list of token ids, or a dict (`{"prompt": ...}`, `{"prompt_token_ids": ...}`).
         `sampling_params` is for all prompts or one for each; None is `get_default_sampling_params()`. Lower
-        `priority` runs first. `use_tqdm` shows progress on a terminal.
+        `priority` runs first. `use_tqdm` shows progress on a terminal. `lora_request` can only be None.
 
         Raises ValueError, before anything runs, for a prompt or parameters that can not be.
         """
+        _check_no_lora(lora_request)
         listed = _as_list(prompts)
         if sampling_params is None:
             sampling_params = self.get_default_sampling_params()
@@ -103,8 +105,10 @@ class LLM:
         messages: Conversation | Sequence[Conversation],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        lora_request: None = None,
         *,
         chat_template: str | None = None,
+        chat_template_content_format: Literal["auto"] = "auto",
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: list[dict[str, Any]] | None = None,
@@ -113,9 +117,14 @@ class LLM:
         """Complete one conversation or many, each a list of `{"role": ..., "content": ...}` messages.
 
         They are rendered by the model's chat template, or by `chat_template`, which also gets `tools` and
-        `chat_template_kwargs`. Raises ValueError as `generate` does, and when there is no template or it
-        refuses the messages.
+        `chat_template_kwargs`; whether it wants contents as text or in parts is seen from it. Raises
+        ValueError as `generate` does, and when there is no template or it refuses the messages.
         """
+        if chat_template_content_format != "auto":
+            raise ValueError(
+                f"chat_template_content_format={chat_template_content_format!r} does not work here: what a "
+                "template wants is seen from the template; leave it at 'auto'"
+            )
         prompts: list[Prompt] = []
         for conversation in _as_conversations(messages):
             text = self._tokenizer.apply_chat_template(
@@ -130,7 +139,7 @@ class LLM:
             # The template writes the special tokens itself.
             tokens = self._tokenizer.encode(text, add_special_tokens=False)
             prompts.append(TokensPrompt(prompt=text, prompt_token_ids=tokens))
-        return self.generate(prompts, sampling_params, use_tqdm)
+        return self.generate(prompts, sampling_params, use_tqdm, lora_request)
 
     def beam_search(
         self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, use_tqdm: bool = False
@@ -234,6 +243,11 @@ class LLM:
                 open_ids = [state.request.request_id for state in processor.states]
                 engine.abort(processor.abort(open_ids)[1])
         return [outputs[request.request_id] for request in requests]
+
+
+def _check_no_lora(lora_request: object) -> None:
+    if lora_request is not None:
+        raise ValueError("lora_request must be None: LoRA adapters are not supported yet")
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

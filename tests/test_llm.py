@@ -273,6 +273,15 @@ def test_arguments_that_can_not_be(arguments: dict[str, Any], error: type[Except
         LLM("m", **arguments)
 
 
+def test_what_vllm_s_scripts_give_and_what_can_not_be(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=2)
+    assert len(llm.generate("a", params, lora_request=None)) == 1
+    with pytest.raises(ValueError, match=r"^lora_request must be None: LoRA"):
+        llm.generate("a", params, lora_request=object())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^chat_template_content_format='string' does not work here"):
+        llm.chat([], params, chat_template_content_format="string")  # type: ignore[arg-type]
+
+
 def test_a_model_that_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"^model .*/nowhere"):
         LLM("/nowhere")

@@ -42,6 +42,10 @@ async def render(serving: Serving, body: ChatCompletionRequest) -> str:
     for name in kwargs:
         if name in _RESERVED:
             raise APIError(400, f"chat_template_kwargs must not hold {name!r}", "chat_template_kwargs")
+    if body.reasoning_effort is not None:
+        # As in vLLM: some templates know the one, some the other.
+        thinks = {"enable_thinking": body.reasoning_effort != "none"}
+        kwargs = {"reasoning_effort": body.reasoning_effort, **thinks, **kwargs}
     template = body.chat_template or serving.chat_template
     messages = [_plain(f"messages[{index}]", each) for index, each in enumerate(body.messages)]
     if "developer" not in (template or serving.engine.tokenizer.chat_template or ""):

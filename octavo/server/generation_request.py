@@ -252,7 +252,6 @@ UNSUPPORTED = {
     "audio": "audio",
     "store": "storing completions",
     "prediction": "predicted output",
-    "reasoning_effort": "choosing the reasoning effort",
     "verbosity": "choosing the verbosity",
     "web_search_options": "web search",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -93,6 +95,9 @@ class AssistantMessage(msgspec.Struct):
 
     role: str
     content: str
+    refusal: str | None = None
+    tool_calls: list[Any] = []
+    """Empty, and there: clients of vLLM look."""
 
 
 class ChatChoice(msgspec.Struct, kw_only=True):

@@ -120,7 +120,6 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None]] = [
     ({"messages": HI, "functions": [{}]}, "functions"),
     ({"messages": HI, "store": True}, "store"),
     ({"messages": HI, "modalities": ["audio"]}, "modalities"),
-    ({"messages": HI, "reasoning_effort": "high"}, "reasoning_effort"),
     ({"messages": HI, "top_logprobs": 2}, "top_logprobs"),
     ({"messages": HI, "logprobs": True, "top_logprobs": 101}, "top_logprobs"),
     ({"messages": HI, "logprobs": 2}, "logprobs"),

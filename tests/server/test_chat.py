@@ -202,6 +202,29 @@ def test_the_server_s_template_and_role_replace_the_model_s() -> None:
         assert completion.choices[0].message.role == "model"
 
 
+def test_reasoning_effort_is_for_the_template() -> None:
+    config = ServerConfig(chat_template="{{ reasoning_effort }} {{ enable_thinking }}")
+    with live_server(config) as server:
+        chat(server, extra_body={"reasoning_effort": "high"})
+        assert prompt_of(server) == "high True"
+        chat(server, extra_body={"reasoning_effort": "none"})
+        assert prompt_of(server) == "none False"
+        kwargs = {"enable_thinking": "perhaps"}
+        chat(server, extra_body={"reasoning_effort": "low", "chat_template_kwargs": kwargs})
+        assert prompt_of(server) == "low perhaps"
+
+
+def test_messages_have_what_clients_look_for() -> None:
+    with live_server() as server:
+        message = server.post("/v1/chat/completions", **ARGUMENTS).json()["choices"][0]["message"]
+        assert {**message, "content": ""} == {
+            "role": "assistant",
+            "content": "",
+            "refusal": None,
+            "tool_calls": [],
+        }
+
+
 def test_a_template_of_the_request_needs_trust() -> None:
     body = {**ARGUMENTS, "chat_template": "{{ messages[0].content }}!"}
     with live_server(ServerConfig(trust_request_chat_template=True)) as server:
