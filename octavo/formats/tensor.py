@@ -153,7 +153,9 @@ class Tensor:
             case Encoding.F16:
                 return data.view(np.float16).astype(np.float32).reshape(self.shape)
             case Encoding.BF16:
-                return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+                bits = data.view(np.uint16).astype(np.uint32)
+                bits <<= np.uint32(16)
+                return bits.view(np.float32).reshape(self.shape)
         return float32_of(self.chunks(), self.shape, self.order)
 
     def chunks(self) -> Iterator[Groups]:

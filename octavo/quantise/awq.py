@@ -64,7 +64,7 @@ def _scale(
     matrices = []
     for name in linear.names:
         matrix = weights[name]
-        matrices.append(matrix[:: -(-len(matrix) // _MOST_ROWS)])
+        matrices.append(matrix[:: -(-len(matrix) // _MOST_ROWS)].copy())  # of which no more is kept
     magnitudes = _shared(np.abs(linear.inputs).mean(axis=0), fold)
     factors = _best_factors(inputs, magnitudes, matrices, square, fold, round_rows)
     columns = _spread(factors, fold)

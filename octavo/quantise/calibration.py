@@ -14,6 +14,7 @@ import numpy as np
 from octavo.formats.groups import Floats
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
+from octavo.quantise.source import Source
 from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec
 from octavo.runtime.program import Rows, View
 from octavo.runtime.reference import OPS, ReferenceExecutable
@@ -33,6 +34,7 @@ class CalibrationRun:
     """One pass of the model of `weights` over `sequences` of token ids, in float32 with NumPy."""
 
     def __init__(self, spec: DecoderSpec, weights: Mapping[str, Floats], sequences: Sequences) -> None:
+        self._weights = weights
         self._program = trace(spec)
         self._batch = _batch(sequences)
         self._replaced: dict[str, Floats] = {}
@@ -69,10 +71,19 @@ class CalibrationRun:
             if each.op == "linear":
                 names = tuple(name for name in each.weights if name.endswith(".weight"))
                 yield Linear(names, np.ascontiguousarray(inputs[0]))
-            array(each.output)[:] = OPS[each.op](self._run, batch, each, inputs)
+            if each.op == "embedding":
+                array(each.output)[:] = self._rows(each.weights[0])
+            else:
+                array(each.output)[:] = OPS[each.op](self._run, batch, each, inputs)
             self._replaced.clear()
             for buffer in [key for key in buffers if last_use[key] == number]:
                 del buffers[buffer]
+
+    def _rows(self, name: str) -> Floats:
+        """The rows of an embedding that the tokens pick: it may be larger than a model that is quantised."""
+        if isinstance(self._weights, Source):
+            return self._weights.rows(name, self._batch.token_ids.astype(np.intp))
+        return self._weights[name][self._batch.token_ids]
 
 
 class _Executable(ReferenceExecutable):

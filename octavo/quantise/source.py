@@ -12,7 +12,7 @@ from octavo.formats.gguf import GGUFFile
 from octavo.formats.groups import Floats
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.tensor import Tensor
-from octavo.formats.weight import ROWS_TOGETHER, Weight
+from octavo.formats.weight import ROWS_TOGETHER, Weight, drop_source
 from octavo.model.families.registry import family_of
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import half_split_order, stored_weights
@@ -21,14 +21,15 @@ from octavo.model.weights import half_split_order, stored_weights
 class Source(Mapping[str, Floats]):
     """The weights of `checkpoint` by canonical name: each is dequantised anew when it is asked for.
 
-    `stored` are the same as the checkpoint has them. Tied embeddings are under both names. Raises ValueError
-    as `stored_weights`.
+    `stored` are the same as the checkpoint has them. Tied embeddings are under both names. Of the mapped file
+    no more stays in memory than the weight that was asked for last. Raises ValueError as `stored_weights`.
     """
 
     def __init__(self, checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec) -> None:
         self.path: Path = checkpoint.path
         self.spec = spec
         self.stored: dict[str, Weight] = stored_weights(checkpoint, spec)
+        self._latest: Weight | None = None
         self._interleaved = isinstance(checkpoint, GGUFFile) and family_of(checkpoint).gguf_interleaved
 
     def __getitem__(self, name: str) -> Floats:
@@ -65,5 +66,9 @@ class Source(Mapping[str, Floats]):
 
     def _weight(self, name: str) -> Weight:
         if name == "lm_head.weight" and self.spec.tie_embeddings:
-            return self.stored["embed.weight"]
-        return self.stored[name]
+            name = "embed.weight"
+        weight = self.stored[name]
+        if self._latest is not None and self._latest is not weight:
+            drop_source(self._latest)
+        self._latest = weight
+        return weight

@@ -13,7 +13,9 @@ from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
 from octavo.model.decoder import trace
 from octavo.model.load import describe
+from octavo.quantise import source as source_module
 from octavo.quantise.awq import awq_scalings
+from octavo.quantise.calibration import CalibrationRun
 from octavo.quantise.source import Source
 from octavo.runtime.backend import KVCacheSpec, Limits
 from octavo.runtime.reference import ReferenceBackend
@@ -90,3 +92,27 @@ def test_progress_counts_every_linear_of_a_layer(tmp_path):
     calls = []
     awq_scalings(source.spec, source, SEQUENCES, importance_blind, done=lambda: calls.append(1))
     assert len(calls) == 4 * source.spec.num_layers
+
+
+@pytest.mark.parametrize("name", ["llama", "llama3-tied"])
+def test_no_embedding_is_dequantised_and_one_weight_stays_mapped(name, tmp_path, monkeypatch):
+    dropped = []
+    monkeypatch.setattr(source_module, "drop_source", dropped.append)
+    source = source_of(name, tmp_path)
+    plain = dict(source)
+
+    class Watched(Source):
+        def __getitem__(self, name):
+            assert name != "embed.weight"
+            return super().__getitem__(name)
+
+    watched = Watched(open_checkpoint(tmp_path), source.spec)
+    dropped.clear()
+    runs = (CalibrationRun(source.spec, weights, SEQUENCES).linears() for weights in (watched, plain))
+    for ours, theirs in zip(*runs, strict=True):
+        assert np.array_equal(ours.inputs, theirs.inputs)
+        if "lm_head.weight" in ours.names:
+            break
+    matrices = [each for each in watched.stored.values() if len(each.shape) == 2]
+    kept = [each for each in matrices if not any(each is other for other in dropped)]
+    assert len(kept) <= 1 + (not source.spec.tie_embeddings)  # the latest, and a head that nobody asked for
