@@ -27,7 +27,8 @@ from octavo.observe.plan.step_cost import StepCost
 from octavo.observe.plan.step_work import StepWork
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-_BATCHES = (1, 3, 8)
+_BATCHES = (1, 2, 3, 5, 8)
+"""A load that leaves room has few streams, and between few it differs most how unevenly tokens come."""
 _PROMPT = 32
 _OUTPUT = 32
 _FEWEST_ROUNDS, _MOST_ROUNDS = 2, 16
@@ -81,10 +82,10 @@ def measure_serving(config: EngineConfig, engine: StepCost, progress: Callable[[
     tokenizer = load_tokenizer(resolve_model(config.model), config.tokenizer)
     num_blocks = max(batches) * blocks_for(prompt + output + 1)
     with local_server(_flags(config, num_blocks)) as server:
-        streams = []
-        for batch in batches:
-            progress(f"reading {batch} streams")
-            streams.append(_read_streams(server.url, tokenizer, batch, prompt, output))
+        progress(f"reading up to {batches[-1]} streams")
+        readers = [_Reader(server.url, tokenizer, batch, prompt, output) for batch in batches]
+        asyncio.run(_read_in_turns(readers))
+    streams = [reader.streams() for reader in readers]
     added = [each.token_seconds - _expected_gap(engine, each.batch, prompt, output) for each in streams]
     shares = share_out((batches[0], batches[-1]), (added[0], added[-1]))
     return ServedCost(engine, *shares, streams)
@@ -108,38 +109,54 @@ def _expected_gap(engine: StepCost, batch: int, prompt: int, output: int) -> flo
     )
 
 
-def _read_streams(url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -> Streams:
-    """What `batch` clients see, over some rounds."""
-    config = LoadConfig(
-        base_url=url,
-        num_prompts=batch * (_MOST_ROUNDS + 1),
-        input_len=prompt,
-        output_len=output,
-        ignore_eos=True,
-        ready_check_timeout_sec=_START_SECONDS,
-        seed=batch,
-    )
-    conversations = make_conversations(config, tokenizer)
-    server = OpenAIServer(config, None, tokenizer)
+class _Reader:
+    """`batch` clients, and what they saw so far."""
 
-    async def read() -> list[list[Outcome]]:
-        await wait_until_ready(server, conversations[0], _START_SECONDS)
-        rounds: list[list[Outcome]] = []
-        began = time.perf_counter()
-        while len(rounds) < _MOST_ROUNDS:
-            if len(rounds) >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS:
-                break
-            first = batch * (len(rounds) + 1)
-            several = conversations[first : first + batch]
-            outcomes = (await run_load(server, several, config, lambda _: None)).outcomes
-            if failed := [outcome.error for outcome in outcomes if not outcome.ok]:
-                raise ValueError(f"a server of this model does not answer: {failed[0]}")
-            rounds.append(outcomes)
-        return rounds
+    def __init__(self, url: str, tokenizer: Tokenizer, batch: int, prompt: int, output: int) -> None:
+        self._batch = batch
+        self._config = LoadConfig(
+            base_url=url,
+            num_prompts=batch * (_MOST_ROUNDS + 1),
+            input_len=prompt,
+            output_len=output,
+            ignore_eos=True,
+            ready_check_timeout_sec=_START_SECONDS,
+            seed=batch,
+        )
+        self._conversations = make_conversations(self._config, tokenizer)
+        self._server = OpenAIServer(self._config, None, tokenizer)
+        self._rounds: list[list[Outcome]] = []
 
-    rounds = asyncio.run(read())
-    token_seconds = statistics.median(outcome.tpot for outcomes in rounds for outcome in outcomes)
-    return Streams(batch, token_seconds, tuple(gap for outcomes in rounds for gap in gaps_together(outcomes)))
+    async def warm_up(self) -> None:
+        """One request."""
+        await wait_until_ready(self._server, self._conversations[0], _START_SECONDS)
+
+    async def read(self) -> None:
+        """A round: each client reads one stream, all from the same moment on."""
+        first = self._batch * (len(self._rounds) + 1)
+        several = self._conversations[first : first + self._batch]
+        outcomes = (await run_load(self._server, several, self._config, lambda _: None)).outcomes
+        if failed := [outcome.error for outcome in outcomes if not outcome.ok]:
+            raise ValueError(f"a server of this model does not answer: {failed[0]}")
+        self._rounds.append(outcomes)
+
+    def streams(self) -> Streams:
+        """Over all rounds."""
+        token_seconds = statistics.median(outcome.tpot for outcomes in self._rounds for outcome in outcomes)
+        gaps = tuple(gap for outcomes in self._rounds for gap in gaps_together(outcomes))
+        return Streams(self._batch, token_seconds, gaps)
+
+
+async def _read_in_turns(readers: Sequence[_Reader]) -> None:
+    """A round of each, and again: machines have faster and slower seconds, of which all get some."""
+    for reader in readers:
+        await reader.warm_up()
+    began = time.perf_counter()
+    for number in range(_MOST_ROUNDS):
+        if number >= _FEWEST_ROUNDS and time.perf_counter() - began > _SECONDS * len(readers):
+            break
+        for reader in readers:
+            await reader.read()
 
 
 def gaps_together(outcomes: list[Outcome]) -> Iterator[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import octavo
 from octavo.bench.load.outcome import Outcome
 from octavo.config import EngineConfig
+from octavo.observe.plan import serving_cost
 from octavo.observe.plan.serving_cost import ServedCost, Streams, gaps_together, measure_serving, share_out
 from octavo.observe.plan.step_work import StepWork
 
@@ -74,3 +76,22 @@ def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path:
     config = EngineConfig(max_model_len=128, max_num_seqs=2)
     with pytest.raises(ValueError, match=r"a server does not start: .*OCTAVO_ISA"):
         measure_serving(config, Fixed(0.001), lambda _: None)
+
+
+def test_batches_are_read_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slow second of the machine is in all of them."""
+    read: list[int] = []
+
+    class Reader:
+        def __init__(self, batch: int) -> None:
+            self.batch = batch
+
+        async def warm_up(self) -> None:
+            read.append(-self.batch)
+
+        async def read(self) -> None:
+            read.append(self.batch)
+
+    monkeypatch.setattr(serving_cost, "_SECONDS", 0.0)
+    asyncio.run(serving_cost._read_in_turns([Reader(1), Reader(3)]))  # type: ignore[list-item]
+    assert read == [-1, -3, 1, 3, 1, 3]

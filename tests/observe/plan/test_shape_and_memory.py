@@ -139,7 +139,7 @@ def test_layers_with_a_window_keep_what_they_see(name: str, prefill: float, deco
 
 
 def test_a_plan_counts_them_so() -> None:
-    config = PlanConfig(model="gemma-3-4b-it", gpu="L4", max_model_len=32_768, input_tokens=30_000, rps=0.1)
+    config = PlanConfig(model="gemma-3-4b-it", gpu="L4", max_model_len=32_768, output_tokens=16, rps=0.1)
     memory = make_plan(config).memory
     assert memory.bytes_per_sequence / 2**20 == pytest.approx(762, rel=0.005)
     assert memory.kv_bytes_per_token * 32_768 / 2**20 == 4352
