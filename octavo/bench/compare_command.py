@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from octavo.bench.compare import compare
 from octavo.bench.peers.choose import PEERS, close_peers, find_peers
 from octavo.model.load import resolve_model
+from octavo.runtime.cpus import usable_cpus
 
 HELP = "octavo and its peers, taking turns on one model: prefill, and decode at batch 1, 8 and 32."
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     console = Console(stderr=True)
-    threads = arguments.threads or len(os.sched_getaffinity(0))
+    threads = arguments.threads or usable_cpus()
     model = resolve_model(arguments.model)
     with console.status("starting") as status:
         peers, skipped = find_peers(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from octavo.runtime.cpus import usable_cpus
+
 
 class Machine(msgspec.Struct, kw_only=True):
     """What to know of a machine before its figures are compared with another's."""
@@ -32,7 +34,7 @@ def this_machine() -> Machine:
     """The facts of the machine that this runs on."""
     return Machine(
         cpu=_cpu_name(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=usable_cpus(),
         l3_cache=_read("/sys/devices/system/cpu/cpu0/cache/index3/size").strip(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -14,6 +13,7 @@ import octavo
 from octavo.config import EngineConfig
 from octavo.engine.machine_memory import machine_memory
 from octavo.engine.messages import EngineReady
+from octavo.runtime.cpus import usable_cpus
 
 
 class WatchedEngine(Protocol):
@@ -90,7 +90,7 @@ def engine_settings(config: EngineConfig, ready: EngineReady) -> dict[str, str]:
         "max_model_len": ready.max_model_len,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "max_num_seqs": config.max_num_seqs,
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cpus(),
         "threads": config.threads,
         "weight_bytes": ready.weight_bytes,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from octavo.formats.tensor import Tensor
 from octavo.runtime import _native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.cpus import usable_cpus
 from octavo.runtime.isa import choose_isa
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
@@ -26,7 +26,7 @@ class NativeBackend:
     def __init__(
         self, threads: int | None = None, isa: str | None = None, packed_cache: PackedCache | None = None
     ) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cpus()
         self.isa = isa or choose_isa()
         self._packed_cache = packed_cache
 

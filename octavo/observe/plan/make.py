@@ -18,6 +18,7 @@ from octavo.observe.plan.shape import ModelShape, shape_of
 from octavo.observe.plan.simulation import Load
 from octavo.observe.plan.step_cost import Roofline, StepCost
 from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.cpus import usable_cpus
 
 BYTES_PER_WEIGHT = {"bfloat16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}
 """int4 with a 16-bit scale for each group of 32, roughly."""
@@ -154,7 +155,7 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
         tokens_per_request=config.tokens_per_request,
     )
     max_tokens, service = _service(config, cost, budgets, memory, progress)
-    machine = f"this one: {len(os.sched_getaffinity(0))} CPUs, {ready.isa}; steps and streams were timed"
+    machine = f"this one: {usable_cpus()} CPUs, {ready.isa}; steps and streams were timed"
     flags = [f"--model {config.model}"] if config.model else []
     flags += _flags(max_model_len, service, config.max_num_seqs, max_tokens)
     return _plan(config, config.model or "the demo model", machine, 1, memory, service, flags, [])
