@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +19,8 @@ import msgspec
 
 from octavo.config import EngineConfig
 from octavo.engine.client import Client, EngineClient
+from octavo.engine.descriptions import Descriptions
+from octavo.engine.mailbox import Mailbox
 from octavo.engine.messages import (
     AbortRequests,
     AddRequest,
@@ -49,28 +50,6 @@ _log = logging.getLogger(__name__)
 
 _COMPILE_SECONDS = 20.0
 """Bound on the time that a request waits for its grammar. llguidance's limits keep it far shorter."""
-
-
-class Mailbox:
-    """Where a stream waits for news of its request. Holds no outputs: they are made when they are taken."""
-
-    __slots__ = ("error", "on_first_token", "state", "waiter")
-
-    def __init__(self, state: RequestState, on_first_token: Callable[[], None] | None) -> None:
-        self.state = state
-        self.on_first_token = on_first_token
-        self.error: str | None = None
-        self.waiter: asyncio.Future[None] | None = None
-
-    async def wait(self) -> None:
-        """Return when there may be news."""
-        self.waiter = asyncio.get_running_loop().create_future()
-        await self.waiter
-
-    def wake(self) -> None:
-        """Let the stream look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 class AsyncEngine:
@@ -104,8 +83,7 @@ class AsyncEngine:
         """The client whose engine was told the tokens that grammars are made of."""
         self._client: Client | None = None
         """That of an engine that is ready, None while there is none."""
-        self._descriptions: deque[asyncio.Future[EngineState | None]] = deque()
-        """Those who wait for a description, in the order in which they asked."""
+        self._descriptions = Descriptions()
         self._restarting: asyncio.Task[None] | None = None
         self._budget = RestartBudget()
         self._suspects = Suspects()
@@ -238,8 +216,7 @@ class AsyncEngine:
         """
         if self._client is None:
             return None
-        state: asyncio.Future[EngineState | None] = asyncio.get_running_loop().create_future()
-        self._descriptions.append(state)
+        state = self._descriptions.ask()
         self._send([DescribeState(tree, tokens)])
         return await state
 
@@ -250,7 +227,7 @@ class AsyncEngine:
             self._restarting.cancel()
             await asyncio.wait([self._restarting])
         client, self._client = self._client, None
-        self._describe_none()
+        self._descriptions.give_up()
         if client is not None:
             await client.stop()
 
@@ -276,7 +253,7 @@ class AsyncEngine:
         """Send this engine every open request, and those that come from now on."""
         self.ready = ready
         self._requests.max_model_len = ready.max_model_len
-        client.on_step, client.on_state = self._take_step, self._take_state
+        client.on_step, client.on_state = self._take_step, self._descriptions.take
         self._client = client
         for state in self._suspects.restart(self._processor.states):
             self._send(self._processor.resubmit(state))
@@ -287,19 +264,6 @@ class AsyncEngine:
         if self.on_step is not None:
             self.on_step(step)
         self._tell(*self._processor.process(step))
-
-    def _take_state(self, state: EngineState) -> None:
-        if self._descriptions:
-            waiting = self._descriptions.popleft()
-            if not waiting.done():  # its reader may have gone
-                waiting.set_result(state)
-
-    def _describe_none(self) -> None:
-        """Nobody will describe anything to those who wait for it."""
-        while self._descriptions:
-            waiting = self._descriptions.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
 
     def _abort(self, request_ids: list[str]) -> None:
         self._tell(*self._processor.abort(request_ids))
@@ -347,7 +311,7 @@ class AsyncEngine:
     def _lose(self, reason: str, crashed: bool) -> None:
         """Go on without an engine, and without the request that is sure to be what kills it."""
         self._client = None
-        self._describe_none()
+        self._descriptions.give_up()
         self._past = self.stats
         _log.warning("%s; starting another one for %d open requests", reason, len(self._processor))
         if crashed:

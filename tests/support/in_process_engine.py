@@ -110,6 +110,6 @@ class InProcessEngine(AsyncEngine):
         limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
         engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings, grammars=self._requests.grammars)
         self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
-        self.fake_client.on_state = self._take_state
+        self.fake_client.on_state = self._descriptions.take
         self.ready = engine.ready()
         self._client = self.fake_client  # type: ignore[assignment]

@@ -1,0 +1,117 @@
+"""Runs traced functions in the native backend, on values and weights that a test chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from octavo.formats.groups import Groups
+from octavo.formats.normalise import RUNS
+from octavo.formats.tensor import Encoding, Tensor
+from octavo.runtime import native
+from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.isa import available_isas
+from octavo.runtime.ops import Tracer
+from octavo.runtime.program import View
+
+ISAS = available_isas()
+NO_KV = KVCacheSpec(1, 1, 16, "float32")
+ENCODINGS = sorted(RUNS, key=lambda each: each.value)
+MINIMUMS = {Encoding.Q4_1, Encoding.Q5_1, Encoding.U8_1}
+VOCABULARY = 97
+
+
+def random_tensor(rng: np.random.Generator, encoding: Encoding, n: int, k: int) -> Tensor:
+    """Random bytes of the encoding, with scales of a sane size."""
+    match encoding:
+        case Encoding.F32:
+            return Tensor.from_array(rng.standard_normal((n, k), dtype=np.float32))
+        case Encoding.F16:
+            data = rng.standard_normal((n, k)).astype(np.float16).reshape(-1).view(np.uint8)
+        case Encoding.BF16:
+            bits = rng.standard_normal((n, k), dtype=np.float32).view(np.uint32) >> 16
+            data = bits.astype(np.uint16).reshape(-1).view(np.uint8)
+        case _:
+            blocks = n * k // encoding.group_size
+            groups = rng.integers(0, 256, (blocks, encoding.group_bytes), dtype=np.uint8)
+            if encoding is Encoding.F8_E4M3:
+                groups[groups % 128 == 127] = 0  # no NaN
+                groups[:, :4] = rng.uniform(-0.1, 0.1, (blocks, 1)).astype(np.float32).view(np.uint8)
+            elif encoding is Encoding.MXFP4:
+                groups[:, 0] = rng.integers(120, 128, blocks)
+            else:
+                halves = 2 if encoding in MINIMUMS | {Encoding.Q2_K, Encoding.Q4_K, Encoding.Q5_K} else 1
+                scales = rng.uniform(-0.1, 0.1, (blocks, halves)).astype(np.float16).view(np.uint8)
+                start = {Encoding.Q6_K: 208, Encoding.Q2_K: 80}.get(encoding, 0)
+                groups[:, start : start + 2 * halves] = scales
+            data = groups.reshape(-1)
+    return Tensor((n, k), encoding, data)
+
+
+def quantised(x: np.ndarray) -> np.ndarray:
+    """`x` as the integer kernels see it: int8 in groups of 32, here as the values that those stand for."""
+    groups = x.reshape(-1, 32)
+    largest = np.abs(groups).max(axis=1, keepdims=True)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    return (np.rint(groups * inverse) * (largest / np.float32(127))).astype(np.float32).reshape(x.shape)
+
+
+def packed_values(tensor: Tensor) -> np.ndarray:
+    """The values that the kernels multiply by: those of `tensor`, its scales and minimums as float16."""
+    if tensor.encoding.is_float:
+        return tensor.to_float32().astype(np.float64)
+
+    def half(numbers: np.ndarray) -> np.ndarray:
+        return numbers.astype(np.float16).astype(np.float32)
+
+    rounded = (
+        Groups(each.codes, half(each.scales), minimums=None if each.minimums is None else half(each.minimums))
+        for each in tensor.chunks()
+    )
+    return np.concatenate([each.values() for each in rounded]).astype(np.float64)
+
+
+class Harness:
+    """Runs a traced function on rows of an embedding, which here is how a test feeds values in."""
+
+    def __init__(self, isa: str, rows: np.ndarray, threads: int = 2, kv_cache: KVCacheSpec = NO_KV) -> None:
+        self.backend = native.NativeBackend(threads=threads, isa=isa)
+        self.rows = rows
+        self.kv_cache = kv_cache
+        self.weights = {"embed": Tensor.from_array(rows)}
+
+    def compile(self, build) -> native.NativeExecutable:
+        tracer = Tracer()
+        result = build(tracer, tracer.embedding("embed", self.rows.shape[1]))
+        limits = Limits(max_tokens=len(self.rows), max_outputs=len(self.rows), max_sequences=8)
+        weights = dict(self.weights)
+        program = tracer.finish(result)
+        return self.backend.compile(program, weights, self.kv_cache, limits)
+
+    def run(self, build) -> np.ndarray:
+        executable = self.compile(build)
+        executable.allocate_kv_cache(self.blocks)
+        return np.array(executable.run(whole_batch(len(self.rows))))
+
+    @property
+    def blocks(self) -> int:
+        return -(-len(self.rows) // 16)
+
+
+def whole_batch(tokens: int) -> Batch:
+    """One sequence of `tokens` tokens from position 0, token id = row, every row an output."""
+    ids = np.arange(tokens, dtype=np.int32)
+    blocks = np.arange(-(-tokens // 16), dtype=np.int32)
+    starts = np.array([0, tokens], np.int32)
+    return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, None].copy(), ids)
+
+
+def with_positions(harness: Harness, build):
+    """The native executor bounds positions by the rope table, so a program without rope gets an idle one."""
+    count = len(harness.rows)
+    table = np.concatenate([np.ones((count, 1)), np.zeros((count, 1))], axis=1).astype(np.float32)
+    harness.weights["idle_rope"] = Tensor.from_array(table)
+
+    def wrapped(ops: Tracer, x: View) -> View:
+        return build(ops, ops.rope(x, "idle_rope", x.cols, 2))
+
+    return harness.run(wrapped)
