@@ -10,7 +10,9 @@ python=${PYTHON:-$tree/.venv/bin/python}
 mkdir -p "$1"
 root=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- tests/runtime/test_native.py -k "neon and not 128-300"
+kernels="tests/runtime/test_native.py tests/runtime/test_native_linear.py tests/runtime/test_native_attention.py"
+# shellcheck disable=SC2086
+[ $# -gt 0 ] || set -- $kernels -k "neon and not 128-300"
 
 if [ ! -e "$root/ready" ]; then
     release=$(. /etc/os-release && echo "$VERSION_CODENAME")
