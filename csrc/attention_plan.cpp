@@ -101,8 +101,9 @@ void AttentionPlan::add_decodes(const Step& step, const std::vector<int>& full_g
         std::sort(decodes_.begin(), decodes_.end(),
                   [&](int a, int b) { return table_before(step, full_groups[0], a, b); });
     const int count = static_cast<int>(decodes_.size());
-    // As many as there are rows for, but no fewer groups than keep the threads busy.
-    const int most = std::clamp(count * num_kv_heads_ / most_tiles_to_split(), 1, kQueryRows / heads_);
+    // As many as there are rows for, but no fewer groups than keep the threads busy, all of about one size.
+    const int room = std::clamp(count * num_kv_heads_ / most_tiles_to_split(), 1, kQueryRows / heads_);
+    const int groups = (count + room - 1) / room, most = groups ? (count + groups - 1) / groups : 1;
     for (int first = 0; first < count;) {
         int last = first + 1, shared = 0;
         for (; last < count && last - first < most; ++last) {
