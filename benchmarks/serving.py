@@ -151,6 +151,7 @@ def main() -> None:
         "octavo": [
             *(sys.executable, "-P", "-m", "octavo", "serve", args.model, "--port", "8141"),
             *("--served-model-name", "model", "--threads", str(args.threads)),
+            *("--max-model-len", str(slot)),
             *("--num-gpu-blocks-override", str(slot * args.clients // BLOCK_SIZE)),
         ],
         "llama.cpp": [
