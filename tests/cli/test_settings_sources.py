@@ -60,7 +60,7 @@ def other_value(field: dataclasses.Field[Any]) -> Any:
         return OTHERS[field.name]
     if flag.choices:
         return next(choice for choice in flag.choices if choice != default)
-    if isinstance(default, bool):
+    if isinstance(default, bool) or str(field.type) == "bool | None":
         return not default
     if isinstance(default, int | float):
         return default + 1
