@@ -32,6 +32,9 @@ static inline f32x16 to_half(f32x16 a, f32x16& fault) {
     return rounded;
 }
 
+// Without a name, as a member function that is not inlined would be a symbol that others may replace.
+namespace {
+
 // Lanes of `better` wherever it `wins` over `best`: what a search over candidates keeps of each group.
 struct Kept {
     alignas(64) float values[16] = {};
@@ -83,6 +86,8 @@ struct Tile {
         return most;
     }
 };
+
+}  // namespace
 
 // The value of each group that is furthest from zero, the first of two that are.
 static inline f32x16 furthest(const Tile& tile) {
