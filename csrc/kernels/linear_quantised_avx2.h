@@ -55,6 +55,8 @@ static inline void dot_nibbles(const uint8_t* codes, const int8_t* q, int first,
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256i acc[ROWS][2];
     for (int r = 0; r < ROWS; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    // Unrolled, GCC adds the products in another order, which takes more registers than there are.
+#pragma GCC unroll 1
     for (int j = first / 2; j < last / 2; ++j) {
         __m256i low[2], high[2];
         for (int half = 0; half < 2; ++half) {
