@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from octavo import _native
 from octavo.config import EngineConfig
 from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.runtime import _native
 from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
 from octavo.runtime.native import NativeBackend, NativeExecutable
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from octavo.engine.block_pool import BlockPool
-from octavo.engine.kv_groups import KVGroup, kv_groups, most_blocks
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.kv.kv_groups import KVGroup, kv_groups, most_blocks
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec
 from octavo.sampling.state import SamplingState

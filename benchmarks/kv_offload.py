@@ -19,9 +19,9 @@ from typing import Any
 
 from octavo import EngineConfig, SamplingParams
 from octavo.bench.machine import this_machine
-from octavo.engine.block_pool import blocks_for
 from octavo.engine.build import build_engine
 from octavo.engine.engine import Engine
+from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.messages import AddRequest
 from octavo.model.load import read_spec, resolve_model
 

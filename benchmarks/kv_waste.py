@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.engine.block_pool import BlockPool
+from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState

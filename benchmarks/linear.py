@@ -16,9 +16,9 @@ import numpy as np
 from octavo.bench.roofline import measure_roofline
 from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
+from octavo.machine.isa import choose_isa
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
-from octavo.runtime.isa import choose_isa
 from octavo.runtime.ops import Tracer
 
 PROMPT = 256

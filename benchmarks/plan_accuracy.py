@@ -26,9 +26,9 @@ from octavo.bench.load.config import LoadConfig
 from octavo.bench.local_server import local_server
 from octavo.bench.roofline import measure_roofline
 from octavo.bench.serve import measure, tokenizer_of
-from octavo.observe.plan.make import PlanConfig, make_plan
-from octavo.observe.plan.service import Service
-from octavo.runtime.isa import choose_isa
+from octavo.machine.isa import choose_isa
+from octavo.plan.make import PlanConfig, make_plan
+from octavo.plan.service import Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from octavo.bench.machine import this_machine
 from octavo.bench.roofline import count_work, measure_roofline
 from octavo.bench.workload import Workload
 from octavo.config import EngineConfig
+from octavo.machine.isa import choose_isa
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
-from octavo.runtime.isa import choose_isa
 from octavo.runtime.native import NativeBackend, NativeExecutable
 
 PREFILL = 512

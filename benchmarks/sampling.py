@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.runtime import _native
-from octavo.runtime.isa import choose_isa
-from octavo.sampling.native import NativeSampler
+from octavo import _native
+from octavo.machine.isa import choose_isa
+from octavo.runtime.native_sampler import NativeSampler
 from octavo.sampling.sampler import ReferenceSampler
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.engine.batch_builder import BatchBuilder
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool, blocks_for
 from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import BlockPool, blocks_for
+from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
 from octavo.sampling.sampler import ReferenceSampler

@@ -16,11 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams

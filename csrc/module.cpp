@@ -1,4 +1,4 @@
-// The Python binding: octavo.runtime._native.
+// The Python binding: octavo._native.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>

@@ -1,4 +1,4 @@
-// The Python binding of rounding: functions of octavo.runtime._native.
+// The Python binding of rounding: functions of octavo._native.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>

@@ -19,7 +19,7 @@ class module_;
 
 namespace octavo {
 
-// What a request asks for, resolved once; octavo/sampling/native.py makes it.
+// What a request asks for, resolved once; octavo/runtime/native_sampler.py makes it.
 struct SamplingPlan {
     int64_t vocab_size = 0, num_prompt = 0, min_tokens = 0;
     bool greedy = false;

@@ -19,7 +19,9 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from octavo.server import anthropic, generation_request, ollama, ollama_models, protocol, tokens
+from octavo.server.openai import protocol, tokens
+from octavo.server.other_apis import anthropic, ollama, ollama_models
+from octavo.server.requests import generation_request
 from octavo.server.responses_api import request as responses
 
 _MARK = re.compile(r"<!-- api: (\S+) -->")

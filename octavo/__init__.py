@@ -9,26 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from octavo.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from octavo.config import EngineConfig
-    from octavo.engine.async_engine import AsyncEngine, EngineDeadError
+    from octavo.frontend.async_engine import AsyncEngine, EngineDeadError
+    from octavo.frontend.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
+    from octavo.frontend.request import TextPrompt, TokensPrompt
     from octavo.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, RequestOutput
-    from octavo.request import TextPrompt, TokensPrompt
     from octavo.sampling_params import RequestOutputKind, SamplingParams
     from octavo.structured.params import StructuredOutputsParams
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BeamSearchOutput": "octavo.beam_search",
-    "BeamSearchParams": "octavo.beam_search",
-    "BeamSearchSequence": "octavo.beam_search",
+    "BeamSearchOutput": "octavo.frontend.beam_search",
+    "BeamSearchParams": "octavo.frontend.beam_search",
+    "BeamSearchSequence": "octavo.frontend.beam_search",
     "LLM": "octavo.llm",
-    "AsyncEngine": "octavo.engine.async_engine",
-    "EngineDeadError": "octavo.engine.async_engine",
-    "TextPrompt": "octavo.request",
-    "TokensPrompt": "octavo.request",
+    "AsyncEngine": "octavo.frontend.async_engine",
+    "EngineDeadError": "octavo.frontend.async_engine",
+    "TextPrompt": "octavo.frontend.request",
+    "TokensPrompt": "octavo.frontend.request",
     "EngineConfig": "octavo.config",
     "SamplingParams": "octavo.sampling_params",
     "RequestOutputKind": "octavo.sampling_params",

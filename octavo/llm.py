@@ -9,27 +9,34 @@ from typing import Any, Literal, Self, cast
 
 import msgspec
 
-from octavo.beam_search import (
+from octavo.engine.build import build_engine
+from octavo.engine.engine import Engine
+from octavo.flags.vllm_arguments import engine_config
+from octavo.frontend.beam_search import (
     BeamSearch,
     BeamSearchOutput,
     BeamSearchParams,
     BeamSearchSequence,
     first_logprobs,
 )
-from octavo.engine.build import build_engine
-from octavo.engine.engine import Engine
-from octavo.engine.output_processor import OutputProcessor
-from octavo.interrupts import deferred_interrupts
+from octavo.frontend.interrupts import deferred_interrupts
+from octavo.frontend.output_processor import OutputProcessor
+from octavo.frontend.progress import JobProgress
+from octavo.frontend.request import (
+    Prompt,
+    Request,
+    RequestBuilder,
+    TokensPrompt,
+    check_policy_takes,
+    check_text,
+)
 from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_model
 from octavo.outputs import RequestOutput
-from octavo.progress import JobProgress
-from octavo.request import Prompt, Request, RequestBuilder, TokensPrompt, check_policy_takes, check_text
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.config import structured_outputs_config
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from octavo.vllm_arguments import engine_config
 
 Conversation = Sequence[Mapping[str, Any]]
 

@@ -39,8 +39,8 @@ ninja -C "$root/build"
 rm -rf "$root/octavo"
 mkdir "$root/octavo"
 cp -r "$tree/octavo" "$tree/tests" "$tree/pyproject.toml" "$root/octavo"
-rm -f "$root"/octavo/octavo/runtime/_native*.so
-cp "$root"/build/_native*.so "$root/octavo/octavo/runtime/_native.so"
+rm -f "$root"/octavo/octavo/_native*.so
+cp "$root"/build/_native*.so "$root/octavo/octavo/_native.so"
 
 # Mounts of a name space of its own end with it.
 cat > "$root/octavo/run" <<'END'

@@ -12,7 +12,7 @@ from support.killed_engine import outputs_under_kills
 
 from octavo import LLM, SamplingParams
 from octavo.config import EngineConfig
-from octavo.engine.async_engine import AsyncEngine, EngineDeadError
+from octavo.frontend.async_engine import AsyncEngine, EngineDeadError
 from octavo.outputs import CompletionOutput, RequestOutput
 
 SETTINGS = {"max_model_len": 512, "num_gpu_blocks_override": 256, "max_num_seqs": 16}

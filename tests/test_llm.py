@@ -16,7 +16,7 @@ from support.fake_engine import EOS, VOCAB_SIZE, FakeEngine, byte_tokenizer, fak
 import octavo.llm
 from octavo import LLM, RequestOutputKind, SamplingParams
 from octavo.config import EngineConfig
-from octavo.request import Prompt
+from octavo.frontend.request import Prompt
 
 TOKENIZER = byte_tokenizer()
 
@@ -215,7 +215,7 @@ def test_closing_frees_the_engine(llm: LLM) -> None:
 def test_progress_is_shown_on_a_terminal_only(
     llm: LLM, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("octavo.progress._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("octavo.frontend.progress._PATIENCE_SECONDS", 0.0)
     params = SamplingParams(max_tokens=3)
 
     def shown(use: Callable[[], object]) -> str:
@@ -244,7 +244,7 @@ def test_arguments_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
         octavo.llm,
         "engine_config",
         lambda model, arguments: (
-            seen.append(octavo.vllm_arguments.engine_config(model, arguments)) or seen[-1]
+            seen.append(octavo.flags.vllm_arguments.engine_config(model, arguments)) or seen[-1]
         ),
     )
     harmless = {"tensor_parallel_size": 1, "trust_remote_code": True, "dtype": "bfloat16",

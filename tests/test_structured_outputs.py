@@ -15,7 +15,7 @@ from support.killed_engine import outputs_under_kills
 
 from octavo import LLM, SamplingParams, StructuredOutputsParams
 from octavo.config import EngineConfig
-from octavo.engine.async_engine import AsyncEngine
+from octavo.frontend.async_engine import AsyncEngine
 from octavo.outputs import RequestOutput
 
 SETTINGS: dict[str, Any] = {"max_model_len": 512, "num_gpu_blocks_override": 256, "max_num_seqs": 16}

@@ -15,7 +15,7 @@ from octavo.bench.peers.peer import Peer
 from octavo.bench.roofline import Ceiling, ModelWork, Roofline, measure_roofline, work_of_model
 from octavo.bench.workload import Workload
 from octavo.config import EngineConfig
-from octavo.engine.block_pool import blocks_for
+from octavo.engine.kv.block_pool import blocks_for
 
 WORKLOADS = (
     Workload(kind="prefill", prompt_tokens=512),

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from octavo.bench.compare import compare
 from octavo.bench.peers.choose import PEERS, close_peers, find_peers
+from octavo.machine.cpus import usable_cpus
 from octavo.model.load import resolve_model
-from octavo.runtime.cpus import usable_cpus
 
 HELP = "octavo and its peers, taking turns on one model: prefill, and decode at batch 1, 8 and 32."
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from octavo.bench.dataset.random_words import RandomWords
 from octavo.bench.offline import add_llm_flags, make_llm, write_json
-from octavo.cli.flags import add_flags, config_of
 from octavo.config import check_settings, setting
+from octavo.flags.from_config import add_flags, config_of
 from octavo.llm import LLM
 from octavo.sampling_params import SamplingParams
 

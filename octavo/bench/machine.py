@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from octavo.runtime.cpus import usable_cpus
+from octavo.machine.cpus import usable_cpus
 
 
 class Machine(msgspec.Struct, kw_only=True):

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from octavo.cli.model_argument import add_engine_flags, engine_config
+from octavo.flags.model_argument import add_engine_flags, engine_config
 from octavo.llm import LLM
 
 

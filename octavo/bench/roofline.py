@@ -53,7 +53,7 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure_roofline(isa: str, threads: int) -> Roofline:
     """Time the three loops, in about two seconds. `isa` must be one of `available_isas()`."""
-    from octavo.runtime import _native
+    from octavo import _native
 
     return Roofline(
         isa=isa,

@@ -19,10 +19,10 @@ from octavo.bench.load.openai_api import OpenAIServer
 from octavo.bench.load.outcome import Outcome
 from octavo.bench.load.run import run_load, wait_until_ready
 from octavo.bench.load.summary import DETAILS, lines, summarise
-from octavo.cli.event_loop import loop_factory
-from octavo.cli.flags import add_flags, config_of
+from octavo.flags.from_config import add_flags, config_of
+from octavo.frontend.progress import JobProgress
+from octavo.machine.event_loop import loop_factory
 from octavo.model.load import resolve_model
-from octavo.progress import JobProgress
 from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 HELP = "A server under load: latencies and rates as its clients see them."

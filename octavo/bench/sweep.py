@@ -14,7 +14,7 @@ from rich.table import Table
 from octavo.bench.dataset.choose import make_conversations
 from octavo.bench.load.config import METRICS, LoadConfig
 from octavo.bench.serve import check_report, measure, save, tokenizer_of
-from octavo.cli.flags import add_flags, config_of
+from octavo.flags.from_config import add_flags, config_of
 
 HELP = "A server at several request rates or concurrencies, one after another."
 

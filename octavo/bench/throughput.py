@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from octavo.bench.dataset.choose import make_conversations
 from octavo.bench.dataset.config import DatasetConfig
 from octavo.bench.offline import add_llm_flags, make_llm, write_json
-from octavo.cli.flags import add_flags, config_of
 from octavo.config import setting
+from octavo.flags.from_config import add_flags, config_of
 from octavo.sampling_params import SamplingParams
 
 HELP = "Many prompts at once, without a server: requests and tokens a second."

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from octavo.cli.errors import CommandError
-from octavo.cli.sampling_flags import request_fields
 from octavo.cli.text_source import TextSource, add_source_flags, open_source
+from octavo.flags.sampling_flags import request_fields
 
 HELP = "/clear begins again, /exit leaves, Ctrl-C stops an answer"
 

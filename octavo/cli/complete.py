@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from octavo.cli.sampling_flags import request_fields
 from octavo.cli.text_source import add_source_flags, open_source
+from octavo.flags.sampling_flags import request_fields
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

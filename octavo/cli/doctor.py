@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from octavo.observe.doctor.examine import UnreachableError, diagnose, observe, unreachable
-from octavo.observe.doctor.finding import Finding
+from octavo.doctor.examine import UnreachableError, diagnose, observe, unreachable
+from octavo.doctor.finding import Finding
 
 PROBLEMS = 3
 _MOST_SECONDS = 3600

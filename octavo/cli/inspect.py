@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from octavo.cli.model_argument import add_engine_flags, engine_config
+from octavo.flags.model_argument import add_engine_flags, engine_config
 
 DOES_NOT_FIT = 3
 
@@ -20,8 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the inspection; returns 0, or 3 when the model does not fit here."""
     import msgspec
 
-    from octavo.engine.machine_memory import machine_memory
-    from octavo.observe.inspect import inspect_model
+    from octavo.machine.memory import machine_memory
+    from octavo.plan.inspect import inspect_model
 
     found = inspect_model(engine_config(arguments), machine_memory())
     if arguments.json:

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from octavo.cli.errors import CommandError
-from octavo.cli.event_loop import loop_factory
 from octavo.config import EngineConfig
-from octavo.engine.async_engine import AsyncEngine, EngineDeadError
+from octavo.frontend.async_engine import AsyncEngine, EngineDeadError
+from octavo.machine.event_loop import loop_factory
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol, cast
 
 import octavo
 from octavo.cli.errors import CommandError
-from octavo.cli.flags import expand_flags, unknown_flag
+from octavo.flags.from_config import expand_flags, unknown_flag
 
 COMMANDS = {
     "serve": ("octavo.cli.serve", "Serve a model over the OpenAI API."),

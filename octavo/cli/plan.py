@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from octavo.cli.flags import add_flags, config_of
-from octavo.observe.plan.make import PlanConfig, make_plan
+from octavo.flags.from_config import add_flags, config_of
+from octavo.plan.make import PlanConfig, make_plan
 
 DOES_NOT_FIT = 3
 

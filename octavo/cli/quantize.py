@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from octavo.cli.flags import add_flags, config_of
+from octavo.flags.from_config import add_flags, config_of
 from octavo.quantise.config import QuantiseConfig
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from octavo.cli.errors import CommandError
-from octavo.cli.event_loop import loop_factory
-from octavo.cli.flags import add_flags, config_of
-from octavo.cli.model_argument import add_engine_flags, engine_config
 from octavo.cli.serve import say, start_engine
 from octavo.config import EngineConfig
+from octavo.flags.from_config import add_flags, config_of
+from octavo.flags.model_argument import add_engine_flags, engine_config
+from octavo.machine.event_loop import loop_factory
 from octavo.server.config import ServerConfig
 
 _SERVER_ONLY = (
@@ -91,7 +91,7 @@ async def answer_file(
     engine = await start_engine(config)
     try:
         from octavo.server.app import create_app
-        from octavo.server.batch_file import BatchCounts, run_batch
+        from octavo.server.openai.batch_file import BatchCounts, run_batch
 
         app = create_app(engine, server_config, config.model)
         started = said = time.monotonic()

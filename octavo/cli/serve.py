@@ -12,20 +12,20 @@ import time
 from typing import TYPE_CHECKING
 
 from octavo.cli.errors import CommandError
-from octavo.cli.event_loop import loop_factory
-from octavo.cli.flags import add_flags, config_of
 from octavo.cli.listener import listeners_of
-from octavo.cli.model_argument import add_engine_flags, engine_config
-from octavo.cli.settings_sources import add_config_flag, fill_in
-from octavo.cli.vllm_flags import without_effect
 from octavo.config import EngineConfig
-from octavo.observe.logs import log_as_json, relay
+from octavo.flags.from_config import add_flags, config_of
+from octavo.flags.model_argument import add_engine_flags, engine_config
+from octavo.flags.settings_sources import add_config_flag, fill_in
+from octavo.flags.vllm_flags import without_effect
+from octavo.logs import log_as_json, relay
+from octavo.machine.event_loop import loop_factory
 from octavo.observe.otlp import collector
 from octavo.server.config import ServerConfig
-from octavo.server.middleware import load_middleware
+from octavo.server.guards.middleware import load_middleware
 
 if TYPE_CHECKING:
-    from octavo.engine.async_engine import AsyncEngine
+    from octavo.frontend.async_engine import AsyncEngine
 
 TERMINATED = 143
 
@@ -99,7 +99,7 @@ async def serve_in_processes(
     config: EngineConfig, server_config: ServerConfig, listeners: list[socket.socket]
 ) -> None:
     """The same with several API processes, of which this one is the parent."""
-    from octavo.engine.supervisor import EngineDeadError
+    from octavo.frontend.supervisor import EngineDeadError
     from octavo.model.load import resolve_model
     from octavo.server.processes.parent import ApiProcessError, Parent
 
@@ -141,7 +141,7 @@ def say_ready(
 
 async def start_engine(config: EngineConfig) -> AsyncEngine:
     """An engine that is ready; the web framework is imported while its process loads the model."""
-    from octavo.engine.async_engine import AsyncEngine, EngineDeadError
+    from octavo.frontend.async_engine import AsyncEngine, EngineDeadError
 
     starting = asyncio.create_task(AsyncEngine.start(config))
     importing = asyncio.create_task(asyncio.to_thread(_import_server))

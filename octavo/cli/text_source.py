@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from octavo.cli.flags import add_flags
-from octavo.cli.model_argument import add_engine_flags, engine_config
-from octavo.cli.sampling_flags import SamplingFlags
+from octavo.flags.from_config import add_flags
+from octavo.flags.model_argument import add_engine_flags, engine_config
+from octavo.flags.sampling_flags import SamplingFlags
 
 
 class TextSource(Protocol):

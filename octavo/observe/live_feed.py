@@ -21,7 +21,7 @@ from octavo.observe.live_events import Down, Event, Hello, Node, Second, State, 
 from octavo.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from octavo.engine.async_engine import AsyncEngine
+    from octavo.frontend.async_engine import AsyncEngine
 
 MAX_WATCHERS = 32
 TICK_SECONDS = 0.2

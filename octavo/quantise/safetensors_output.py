@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Floats
 from octavo.formats.quantised.compressed_tensors import COMPRESSED_TENSORS
 from octavo.formats.quantised.method import Parts
@@ -20,7 +21,6 @@ from octavo.formats.safetensors import SafetensorsFile
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight, Weight
 from octavo.model.families.names import HF_NAMES, checkpoint_name
-from octavo.model.fields import Fields
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.forms import Arrays, Float8, Packed, Piece
 from octavo.quantise.partial_file import PartialFile

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import _native
 from octavo.formats.tensor import Tensor
-from octavo.runtime import _native
+from octavo.machine.cpus import usable_cpus
+from octavo.machine.isa import choose_isa
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
-from octavo.runtime.cpus import usable_cpus
-from octavo.runtime.isa import choose_isa
+from octavo.runtime.native_sampler import NativeSampler
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
 from octavo.runtime.program import Program, Rows, View
-from octavo.sampling.native import NativeSampler
 
 
 class NativeBackend:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import _native
 from octavo.formats.mapped import drop_pages
 from octavo.formats.panels import PANEL_ROWS, MakesPanels, PanelRows
 from octavo.formats.tensor import Tensor
-from octavo.runtime import _native
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_file import PackedWeight
 

@@ -34,7 +34,7 @@ class SampledToken(msgspec.Struct, frozen=True):
 
 
 class Sampler(Protocol):
-    """Chooses the tokens of a step: in NumPy, the definition, or in C++ (`octavo.sampling.native`)."""
+    """Chooses the tokens of a step: in NumPy, the definition, or in C++ (`octavo.runtime.native_sampler`)."""
 
     def sample(self, logits: NDArray[np.float32], states: list[SamplingState]) -> list[SampledToken]:
         """Choose the next token of each row of `[R, V]` logits, which are left as they are.

@@ -13,7 +13,7 @@ from octavo.sampling.token_counts import TokenCounts
 from octavo.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from octavo.runtime._native import SamplingPlan
+    from octavo._native import SamplingPlan
 
 
 def check_token_ids(params: SamplingParams, vocab_size: int, eos_token_ids: Sequence[int] = ()) -> None:

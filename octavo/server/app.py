@@ -12,37 +12,24 @@ from starlette.middleware.cors import CORSMiddleware
 
 import octavo
 from octavo.observe.tracing import Tracer
-from octavo.server import (
-    anthropic,
-    cache,
-    chat,
-    completions,
-    health,
-    invocations,
-    live,
-    metrics,
-    models,
-    ollama,
-    ollama_models,
-    page,
-    pooling,
-    tokens,
-)
-from octavo.server.auth import APIKeyMiddleware
 from octavo.server.config import DEMO_NAME, ServerConfig
-from octavo.server.drain import Drain, DrainMiddleware
 from octavo.server.errors import install_error_handlers
-from octavo.server.header_limit import HeaderLimitMiddleware
-from octavo.server.middleware import add_middleware
+from octavo.server.guards.auth import APIKeyMiddleware
+from octavo.server.guards.drain import Drain, DrainMiddleware
+from octavo.server.guards.header_limit import HeaderLimitMiddleware
+from octavo.server.guards.middleware import add_middleware
+from octavo.server.guards.request_id_header import RequestIdMiddleware
+from octavo.server.openai import chat, completions, models, pooling, tokens
 from octavo.server.openapi import describe
+from octavo.server.operations import cache, health, live, metrics, page
+from octavo.server.other_apis import anthropic, invocations, ollama, ollama_models
 from octavo.server.processes.linked_state import LinkedState
-from octavo.server.request_id_header import RequestIdMiddleware
 from octavo.server.responses_api import routes as responses_api
 from octavo.server.serving import Serving, now
 from octavo.server.state import LocalState, ServerState
 
 if TYPE_CHECKING:
-    from octavo.engine.async_engine import AsyncEngine
+    from octavo.frontend.async_engine import AsyncEngine
     from octavo.server.processes.link import Link
 
 

@@ -14,11 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
-from octavo.observe.logs import log_as_json
+from octavo.logs import log_as_json
 from octavo.server.config import ServerConfig
-from octavo.server.connection_limit import connections_that_fit
-from octavo.server.drain import Drain
-from octavo.server.http_protocol import bounded_protocol
+from octavo.server.guards.connection_limit import connections_that_fit
+from octavo.server.guards.drain import Drain
+from octavo.server.guards.http_protocol import bounded_protocol
 from octavo.server.serving import Serving
 
 _log = logging.getLogger(__name__)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
-from octavo.observe import logs
+from octavo import logs
 from octavo.observe.tracing import RequestTrace, Tracer
 from octavo.sampling_params import SamplingParams
-from octavo.server.auth import api_key
 from octavo.server.config import ServerConfig
-from octavo.server.drain import Drain
 from octavo.server.errors import APIError
+from octavo.server.guards.auth import api_key
+from octavo.server.guards.drain import Drain
 from octavo.server.state import ServerState
 
 if TYPE_CHECKING:
-    from octavo.engine.async_engine import AsyncEngine
+    from octavo.frontend.async_engine import AsyncEngine
 
 
 @dataclass(slots=True)

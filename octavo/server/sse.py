@@ -14,9 +14,9 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from octavo.server.disconnect import while_connected
 from octavo.server.errors import APIError, ClientDisconnectedError, error_body
-from octavo.server.responses import Usage
+from octavo.server.openai.responses import Usage
+from octavo.server.requests.disconnect import while_connected
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import octavo
-from octavo.engine.async_engine import AsyncEngine
+from octavo.frontend.async_engine import AsyncEngine
 from octavo.observe.api_processes import ApiProcesses
 from octavo.observe.live_events import Hello, Second
 from octavo.observe.live_feed import LiveFeed
 from octavo.observe.metrics import Metrics
 from octavo.observe.request_series import RequestSeries
 from octavo.observe.stats_line import StatsLine
-from octavo.server.admission import Admission
 from octavo.server.config import ServerConfig
+from octavo.server.guards.admission import Admission
 from octavo.server.responses_api.store import ResponseStore
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from support.random_llama import SPEC, random_llama
 from octavo.bench.roofline import ModelWork, Roofline, count_work, measure_roofline
 from octavo.bench.workload import Workload
 from octavo.formats.tensor import Encoding
+from octavo.machine.isa import available_isas
 from octavo.model.decoder import trace
 from octavo.runtime.backend import KVCacheSpec
-from octavo.runtime.isa import available_isas
 
 KV_CACHE = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
 MACHINE = Roofline(isa="avx2", threads=1, read_bandwidth=1e10, integer_rate=1e11, float_rate=1e10)

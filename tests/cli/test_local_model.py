@@ -12,7 +12,7 @@ from octavo.cli.local_model import LocalModel
 from octavo.cli.main import main
 from octavo.config import EngineConfig
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 20}
 

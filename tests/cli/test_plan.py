@@ -65,7 +65,7 @@ def test_what_is_wrong_is_one_line(arguments: str, says: str, capsys: pytest.Cap
 
 
 def test_this_machine(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+    pytest.importorskip("octavo._native", reason="the kernels are not built")
     sizes = ["--max-model-len", "1024", "--in", "100", "--out", "20", "--rps", "0.2", "--max-num-seqs", "2"]
     targets = ["--target-ttft", "60000", "--target-itl", "10000"]
     found = plan(capsys, str(demo_model), *sizes, *targets)

@@ -119,7 +119,7 @@ def complete_until(seen: threading.Event, server: Command, prompts: list[str], m
 
 
 def test_a_queue_raises_the_alert_and_its_end_clears_it(tmp_path: Path, demo_model: Path) -> None:
-    pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+    pytest.importorskip("octavo._native", reason="the kernels are not built")
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (apt-get install prometheus)")
     with serve(demo_model, "--max-num-seqs", "2") as server, prometheus(tmp_path, server) as running:

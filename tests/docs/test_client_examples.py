@@ -14,7 +14,7 @@ import pytest
 from support.npm_openai import npm_openai, run_script
 from support.serve_command import Command, serve
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from octavo.engine.batch_builder import BatchBuilder
-from octavo.engine.block_table import BlockTable
+from octavo.engine.kv.block_table import BlockTable
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import Step
+from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.sequence import Sequence
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams

@@ -22,9 +22,9 @@ from support.batches import Chunk, make_batch
 from support.random_llama import HYBRID, SPEC, random_llama
 
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv_groups import KVGroup, kv_groups
+from octavo.engine.kv.kv_groups import KVGroup, kv_groups
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec

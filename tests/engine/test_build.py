@@ -11,7 +11,7 @@ from support.random_llama import SPEC, random_llama
 
 from octavo.config import EngineConfig
 from octavo.engine import build
-from octavo.engine.block_hash import HASH_ALGORITHMS
+from octavo.engine.kv.block_hash import HASH_ALGORITHMS
 from octavo.engine.messages import AddRequest
 from octavo.sampling_params import SamplingParams
 

@@ -9,13 +9,14 @@ from support.batch_invariance import EOS
 from support.hash_executable import HashExecutable
 from support.known_beginning import known_beginning
 
-from octavo.engine import describe, prefix_tree
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import blocks_for
+from octavo.engine import describe
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv_groups import KVGroup
+from octavo.engine.kv import prefix_tree
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import blocks_for
+from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.runtime.backend import BLOCK_SIZE, Limits
 from octavo.sampling_params import SamplingParams
 

@@ -23,9 +23,9 @@ from support.hash_executable import HashExecutable, hashed_logits
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv_groups import KVGroup
+from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.sampling.logprobs import prompt_logprobs
 from octavo.sampling.sampler import sample
 from octavo.sampling.state import SamplingState

@@ -31,7 +31,7 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
-from octavo.engine.process import EngineLoop, ProcessOptions, StopRequest, one_line
+from octavo.engine.process.engine_process import EngineLoop, ProcessOptions, StopRequest, one_line
 from octavo.sampling_params import SamplingParams
 
 TIMEOUT_MS = 20_000
@@ -266,7 +266,10 @@ def test_one_line(error: Exception, line: str) -> None:
 
 
 def test_the_process_needs_no_web_framework() -> None:
-    script = "import sys, octavo.engine.process; print({'fastapi', 'uvicorn', 'jinja2'} & set(sys.modules))"
+    script = (
+        "import sys, octavo.engine.process.engine_process\n"
+        "print({'fastapi', 'uvicorn', 'jinja2'} & set(sys.modules))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

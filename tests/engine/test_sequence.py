@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from octavo.engine.block_hash import BlockHasher
+from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.messages import AddRequest
 from octavo.engine.sequence import Sequence
 from octavo.sampling.state import SamplingState

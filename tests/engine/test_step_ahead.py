@@ -17,7 +17,7 @@ from support.hash_executable import HashExecutable
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.runtime.backend import Batch
 from octavo.sampling_params import SamplingParams
 

@@ -25,7 +25,7 @@ from octavo import SamplingParams, StructuredOutputsParams
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.runtime.backend import Batch
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.matcher import Matcher

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from support import numpy_rounding
 
+from octavo import _native
 from octavo.formats import rounding
 from octavo.formats.normalise import pack
 from octavo.formats.raw_array import E4M3
@@ -30,8 +31,7 @@ from octavo.formats.rounding import (
     round_to_panels,
 )
 from octavo.formats.tensor import Encoding, Tensor
-from octavo.runtime import _native
-from octavo.runtime.isa import available_isas
+from octavo.machine.isa import available_isas
 
 
 def weights(rows=64, cols=256, seed=0):

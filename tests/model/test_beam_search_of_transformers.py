@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from octavo.beam_search import BeamSearch, BeamSearchParams
 from octavo.config import EngineConfig
 from octavo.engine.build import build_engine
 from octavo.engine.messages import AddRequest
+from octavo.frontend.beam_search import BeamSearch, BeamSearchParams
 from octavo.outputs import Logprob
 
 

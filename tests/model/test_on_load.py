@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from support.batches import run_schedule
 from support.tiny_models import expected_logits, write_gguf
 
+from octavo import _native
 from octavo.config import EngineConfig
-from octavo.engine.machine_memory import Memory
 from octavo.formats import panels
 from octavo.formats.tensor import Encoding
+from octavo.machine.memory import Memory
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.observe.inspect import inspect_model
+from octavo.plan.inspect import inspect_model
 from octavo.quantise.sample_text import SAMPLE_TEXT
-from octavo.runtime import _native
 from octavo.runtime.backend import KVCacheSpec, Limits
 from octavo.runtime.reference import ReferenceBackend
 

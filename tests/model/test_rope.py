@@ -9,8 +9,8 @@ import transformers
 from support.tiny_models import LLAMA3_ROPE, SIZES, YARN_ROPE
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from octavo.formats.fields import Fields
 from octavo.model.families.from_hf import rope_from_hf
-from octavo.model.fields import Fields
 from octavo.model.rope import LinearScaling, Rope, YarnScaling
 
 HEAD_DIM = 64

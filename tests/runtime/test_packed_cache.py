@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from support.tiny_models import make_model, write_gguf
 
+from octavo import _native
 from octavo.config import EngineConfig
 from octavo.engine import build
 from octavo.formats.fingerprint import fingerprint
 from octavo.formats.mapped import drop_pages, map_file
 from octavo.formats.tensor import Encoding, Tensor
-from octavo.runtime import _native, native, packed_cache, packed_weights
+from octavo.runtime import native, packed_cache, packed_weights
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_file import PackedFile
 

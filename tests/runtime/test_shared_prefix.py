@@ -14,7 +14,7 @@ from octavo.model.decoder import trace
 from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec, Limits
 
 native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
-isas = pytest.importorskip("octavo.runtime.isa", exc_type=ImportError)
+isas = pytest.importorskip("octavo.machine.isa", exc_type=ImportError)
 
 MAX_LEN = 900
 MODEL = random_llama(Encoding.Q8_0, MAX_LEN)

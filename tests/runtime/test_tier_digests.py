@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.tier_digests import results
 
-from octavo.runtime.isa import available_isas
+from octavo.machine.isa import available_isas
 
 TIERS = [each for each in available_isas() if each != "portable"]
 

@@ -16,9 +16,9 @@ from octavo.sampling.sampler import ReferenceSampler, SampledToken
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
-_native = pytest.importorskip("octavo.runtime._native")
+_native = pytest.importorskip("octavo._native")
 
-from octavo.sampling.native import NativeSampler  # noqa: E402
+from octavo.runtime.native_sampler import NativeSampler  # noqa: E402
 
 EOS = [2]
 

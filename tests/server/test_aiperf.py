@@ -15,7 +15,7 @@ import pytest
 from support.serve_command import serve
 from tokenizers import Tokenizer, models
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 pytestmark = pytest.mark.skipif(shutil.which("aiperf") is None, reason="aiperf is not installed")
 
 NUM_REQUESTS = 12

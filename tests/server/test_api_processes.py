@@ -18,7 +18,7 @@ import pytest
 from support.api_processes import API, ENGINE, children, client_of
 from support.serve_command import Command, serve
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 BODY = {"model": "demo", "temperature": 0, "ignore_eos": True}
 TWO = ("--api-server-count", "2", "--threads", "1")

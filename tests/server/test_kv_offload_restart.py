@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.serve_command import Command, serve
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 PROMPT = [(7 * index * index) % 900 + 300 for index in range(200)]
 FULL_BLOCKS = 12

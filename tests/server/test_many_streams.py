@@ -17,7 +17,7 @@ import httpx
 import pytest
 from support.serve_command import Command, serve
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 NUM_STREAMS = int(os.environ.get("OCTAVO_STREAMS", "16"))
 MAX_TOKENS = 32

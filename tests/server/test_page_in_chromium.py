@@ -75,7 +75,7 @@ def held(browser: Browser) -> int:
 
 
 def test_a_chat_with_the_demo_model_and_its_blocks(demo_model: Path, browser: Browser) -> None:
-    pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+    pytest.importorskip("octavo._native", reason="the kernels are not built")
     with serve(demo_model) as command:
         browser.resize(1280, 900)
         browser.complaints()

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from support.live_server import MODEL, LiveServer, live_server
 
-from octavo.server import logprob_limit, prompts
 from octavo.server.config import ServerConfig
+from octavo.server.requests import logprob_limit, prompts
 
 HI = [{"role": "user", "content": "hi"}]
 SLOW_TEMPLATE = (

@@ -18,7 +18,7 @@ import openai
 import pytest
 from support.serve_command import FLAGS, ROOT, Command, serve
 
-pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+pytest.importorskip("octavo._native", reason="the kernels are not built")
 
 QUESTION = [{"role": "user", "content": "What is the capital of Germany?"}]
 

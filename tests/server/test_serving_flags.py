@@ -171,7 +171,7 @@ def serve(arguments: list[str], folder: Path, **environment: str) -> Iterator[tu
 def test_a_socket_a_file_the_environment_and_middleware_at_once(
     demo_model: Path, tmp_path: Path, processes: int
 ) -> None:
-    pytest.importorskip("octavo.runtime._native", reason="the kernels are not built")
+    pytest.importorskip("octavo._native", reason="the kernels are not built")
     path = tmp_path / "octavo.sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -238,7 +238,7 @@ def test_an_address_that_several_sockets_share_is_taken_all_the_same() -> None:
 
 @pytest.mark.parametrize("path", ["nothing", "no.such.module", "os.environ", "os.getcwd"])
 def test_middleware_that_is_none(path: str) -> None:
-    from octavo.server.middleware import load_middleware
+    from octavo.server.guards.middleware import load_middleware
 
     with pytest.raises(ValueError, match=r"^middleware \(--middleware\)"):
         load_middleware(path)

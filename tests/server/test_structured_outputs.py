@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from support.live_server import LiveServer, live_server
 
 from octavo.config import EngineConfig
-from octavo.engine import async_engine
+from octavo.frontend import async_engine
 from octavo.structured.params import StructuredOutputsParams
 
 USER = {"role": "user", "content": "hi"}

@@ -38,8 +38,8 @@ FORMS = [
 def sampler(request: pytest.FixtureRequest) -> Sampler:
     if request.param == "reference":
         return ReferenceSampler()
-    native = pytest.importorskip("octavo.runtime._native")
-    from octavo.sampling.native import NativeSampler
+    native = pytest.importorskip("octavo._native")
+    from octavo.runtime.native_sampler import NativeSampler
 
     return NativeSampler(native.Program(2, native.isas()[-1], 1, 1).sampler())
 

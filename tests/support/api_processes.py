@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from support.serve_command import Command
 
-API, ENGINE = "octavo.server.processes.process", "octavo.engine.process"
+API, ENGINE = "octavo.server.processes.process", "octavo.engine.process.engine_process"
 
 
 def children(command: Command, module: str) -> set[int]:

@@ -13,9 +13,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.kv_groups import KVGroup, most_blocks
 from octavo.engine.messages import AddRequest, StepOutputs, TokenLogprobs
-from octavo.engine.scheduler import SchedulerSettings
+from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.sampling_params import SamplingParams
 
 EngineFactory = Callable[[EngineSettings], Engine]

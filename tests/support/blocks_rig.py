@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool
-from octavo.engine.cached_prefix import group_digest
-from octavo.engine.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.kv.cached_prefix import group_digest
+from octavo.engine.kv.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.prefix_cache import PrefixCache
+from octavo.engine.kv.sequence_blocks import SequenceBlocks
 from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import PrefixCache
 from octavo.engine.sequence import Sequence, Status
-from octavo.engine.sequence_blocks import SequenceBlocks
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams

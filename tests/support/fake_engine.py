@@ -12,7 +12,6 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from octavo.config import EngineConfig
-from octavo.engine import process
 from octavo.engine.messages import (
     AddRequest,
     DescribeState,
@@ -23,6 +22,7 @@ from octavo.engine.messages import (
     StepOutputs,
     TokenLogprobs,
 )
+from octavo.engine.process import engine_process as process
 from octavo.structured.vocabulary import Vocabulary
 from octavo.tokenizer.tokenizer import Tokenizer
 

@@ -9,9 +9,7 @@ from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
 from support.hash_executable import HashExecutable
 
 from octavo.config import EngineConfig
-from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.build import scheduler_settings
-from octavo.engine.client import EngineClient
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import (
     AbortRequests,
@@ -22,7 +20,9 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
-from octavo.request import RequestBuilder
+from octavo.frontend.async_engine import AsyncEngine
+from octavo.frontend.client import EngineClient
+from octavo.frontend.request import RequestBuilder
 from octavo.runtime.backend import Limits
 from octavo.structured.config import structured_outputs_config
 from octavo.structured.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from octavo.engine.async_engine import AsyncEngine
+from octavo.frontend.async_engine import AsyncEngine
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from octavo.engine.prefix_cache import PrefixCache
+from octavo.engine.kv.prefix_cache import PrefixCache
 
 
 def known_beginning(cache: PrefixCache, digests: list[bytes]) -> list[int]:

@@ -7,9 +7,9 @@ import numpy as np
 from octavo.formats.groups import Groups
 from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
+from octavo.machine.isa import available_isas
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
-from octavo.runtime.isa import available_isas
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
 

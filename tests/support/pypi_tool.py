@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from octavo.cache_directory import cache_directory
+from octavo.machine.cache_directory import cache_directory
 
 
 def fetched(name: str, package: str, executable: Callable[[Path], bytes]) -> str:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from octavo.engine.block_hash import BlockHasher
-from octavo.engine.block_pool import BlockPool
-from octavo.engine.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.block_hash import BlockHasher
+from octavo.engine.kv.block_pool import BlockPool
+from octavo.engine.kv.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import AddRequest
-from octavo.engine.prefix_cache import PrefixCache
-from octavo.engine.scheduler import Scheduler, SchedulerSettings, Step
+from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings, Step
+from octavo.engine.scheduling.token_budget import Targets
 from octavo.engine.sequence import Sequence, Status
-from octavo.engine.token_budget import Targets
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from octavo.cli import serve
-from octavo.cli.flags import config_of, expand_flags
 from octavo.cli.main import OneLineParser
-from octavo.cli.model_argument import engine_config
 from octavo.config import EngineConfig
+from octavo.flags.from_config import config_of, expand_flags
+from octavo.flags.model_argument import engine_config
 from octavo.server.config import ServerConfig
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
+from octavo.machine.isa import choose_isa
 from octavo.runtime import native
 from octavo.runtime.backend import Batch, KVCacheSpec, Limits
-from octavo.runtime.isa import choose_isa
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats.fields import Fields
 from octavo.formats.quantised.integer_codes import Codes, integer_weight, unpack
 from octavo.formats.quantised.method import Method, Parts
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 _NIBBLE_OF_COLUMN = [0, 4, 1, 5, 2, 6, 3, 7]
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from octavo.formats.codebook_quants import FP4_FLOATS, NF4_FLOATS
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Floats, Groups
 from octavo.formats.quantised.integer_codes import describe_groups
 from octavo.formats.quantised.method import Method, Parts
 from octavo.formats.safetensors import parse_json_object
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from octavo.formats.fields import Fields
 from octavo.formats.inside import file_inside
 from octavo.formats.on_load import ON_LOAD
 from octavo.formats.quantised.awq import AWQ
@@ -15,7 +16,6 @@ from octavo.formats.quantised.gptq import GPTQ
 from octavo.formats.quantised.mxfp4 import MXFP4
 from octavo.formats.quantised.torchao import TORCHAO
 from octavo.formats.safetensors import SafetensorsDirectory, read_json
-from octavo.model.fields import Fields
 
 METHODS = {each.name: each for each in (AWQ, GPTQ, COMPRESSED_TENSORS, FP8, BITSANDBYTES, MXFP4, TORCHAO)}
 

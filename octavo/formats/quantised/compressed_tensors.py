@@ -18,13 +18,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Floats
 from octavo.formats.quantised.float8 import FP8, block_of, float8_weight
 from octavo.formats.quantised.integer_codes import Codes, integer_weight, unpack
 from octavo.formats.quantised.method import Method, Parts, one_of
 from octavo.formats.quantised.mxfp4 import mxfp4_weight
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 _FLOATS = ("F32", "F16", "BF16")
 _FORMATS = (

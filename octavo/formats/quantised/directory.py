@@ -6,10 +6,10 @@ from collections.abc import KeysView
 from dataclasses import replace
 from pathlib import Path
 
+from octavo.formats.fields import Fields
 from octavo.formats.quantised.method import Method, Parts
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.weight import Weight
-from octavo.model.fields import Fields
 
 
 class QuantisedDirectory(SafetensorsDirectory):

@@ -12,12 +12,12 @@ import math
 
 import numpy as np
 
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Floats, Groups
 from octavo.formats.quantised.method import Method, Parts, one_of
 from octavo.formats.raw_array import E4M3
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 _BLOCK = (128, 128)
 

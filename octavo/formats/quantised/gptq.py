@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from octavo.formats.fields import Fields
 from octavo.formats.quantised.integer_codes import Codes, integer_weight, unpack
 from octavo.formats.quantised.method import Method, Parts, one_of
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 
 def _check(settings: Fields) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octavo.formats.fields import Fields
 from octavo.formats.raw_array import RawArray
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)

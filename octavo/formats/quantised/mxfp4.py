@@ -12,11 +12,11 @@ from math import prod
 import numpy as np
 
 from octavo.formats.codebook_quants import MXFP4_TABLE, half_power_of_two
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Groups
 from octavo.formats.quantised.method import Method, Parts
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 
 def mxfp4_weight(parts: Parts, blocks_suffix: str, scales_suffix: str) -> QuantisedWeight:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from octavo.formats.fields import Fields
 from octavo.formats.groups import Groups
 from octavo.formats.quantised.float8 import float8_weight
 from octavo.formats.quantised.integer_codes import Codes, describe_groups, integer_weight
@@ -24,7 +25,6 @@ from octavo.formats.quantised.method import Method, Parts
 from octavo.formats.safetensors import parse_json_object
 from octavo.formats.tensor import Encoding
 from octavo.formats.weight import QuantisedWeight
-from octavo.model.fields import Fields
 
 _FLOATS = ("F32", "F16", "BF16")
 _QDATA, _SCALE, _ZERO, _PRE_SCALE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
-from octavo.model.fields import Fields
 from octavo.model.spec import DecoderSpec
 
 

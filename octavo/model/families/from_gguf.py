@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
-from octavo.model.fields import Fields
 from octavo.model.rope import LinearScaling, Rope, YarnScaling, yarn_attention_factor
 from octavo.model.spec import MAX_LAYERS, DecoderSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.model.fields import Fields
+from octavo.formats.fields import Fields
 from octavo.model.rope import LinearScaling, Llama3Scaling, Rope, YarnScaling, yarn_attention_factor
 from octavo.model.spec import MAX_LAYERS, DecoderSpec
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from octavo.formats.fields import Fields
 from octavo.model.families.family import Family
 from octavo.model.families.from_hf import spec_from_hf, windows_by_type
-from octavo.model.fields import Fields
 from octavo.model.spec import DecoderSpec
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
 from octavo.model.families.family import Family
 from octavo.model.families.from_gguf import spec_from_gguf
 from octavo.model.families.from_hf import layer_windows, spec_from_hf
-from octavo.model.fields import Fields
 from octavo.model.spec import DecoderSpec
 
 

@@ -9,8 +9,8 @@ from itertools import count
 import msgspec
 import zmq
 
-from octavo.engine.loop_socket import LoopSocket
-from octavo.engine.shared_engine import EngineNews
+from octavo.frontend.loop_socket import LoopSocket
+from octavo.frontend.shared_engine import EngineNews
 from octavo.server.processes.messages import Answer, Ask, Event, FromParent, Join, Question, ToParent, Value
 
 

@@ -9,8 +9,8 @@ import msgspec
 
 from octavo.observe.live_feed import FeedFullError
 from octavo.observe.request_series import RequestSeries, RequestValue
-from octavo.server.drain import Drain
 from octavo.server.errors import APIError
+from octavo.server.guards.drain import Drain
 from octavo.server.processes.link import Link
 from octavo.server.processes.messages import (
     Admit,

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from octavo.config import EngineConfig
-from octavo.engine.shared_engine import EngineDown, EngineGone, EngineUp, TrialTurn
+from octavo.frontend.shared_engine import EngineDown, EngineGone, EngineUp, TrialTurn
 from octavo.server.config import ServerConfig
 
 

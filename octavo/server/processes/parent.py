@@ -17,9 +17,9 @@ import msgspec
 import zmq
 
 from octavo.config import EngineConfig
-from octavo.engine.loop_socket import LoopSocket, SocketFolder
-from octavo.engine.shared_engine import EngineNews, SharedEngine
-from octavo.engine.supervisor import RestartBudget, child_environment
+from octavo.frontend.loop_socket import LoopSocket, SocketFolder
+from octavo.frontend.shared_engine import EngineNews, SharedEngine
+from octavo.frontend.supervisor import RestartBudget, child_environment
 from octavo.observe.api_processes import ApiProcesses
 from octavo.server.config import ServerConfig
 from octavo.server.processes.messages import ApiProcessOptions, FromParent, Join, Serving, ToParent, WantTurn

@@ -10,9 +10,9 @@ import threading
 
 import msgspec
 
-from octavo.cli.event_loop import loop_factory
-from octavo.engine.lifeline import leave_with_parent, read_line
-from octavo.engine.shared_engine import AttachedEngine
+from octavo.engine.process.lifeline import leave_with_parent, read_line
+from octavo.frontend.shared_engine import AttachedEngine
+from octavo.machine.event_loop import loop_factory
 from octavo.server.app import create_app
 from octavo.server.processes.link import Link
 from octavo.server.processes.messages import ApiProcessOptions, Serving, WantTurn

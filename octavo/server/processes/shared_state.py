@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from octavo.engine.shared_engine import SharedEngine
+from octavo.frontend.shared_engine import SharedEngine
 from octavo.observe.api_processes import ApiProcesses
 from octavo.observe.live_feed import FeedFullError
-from octavo.server.admission import Ticket
 from octavo.server.config import ServerConfig
 from octavo.server.errors import APIError
+from octavo.server.guards.admission import Ticket
 from octavo.server.processes.linked_state import replay
 from octavo.server.processes.messages import (
     Admit,

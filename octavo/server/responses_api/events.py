@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from octavo.server.errors import error_body
-from octavo.server.responses import TokenLogprob
+from octavo.server.openai.responses import TokenLogprob
 from octavo.server.responses_api.response import OutputMessage, OutputText, ResponseObject
 
 _encode = msgspec.json.Encoder().encode

@@ -9,10 +9,10 @@ from typing import Any
 
 from octavo.sampling_params import check_integer
 from octavo.server.errors import APIError, bad_input
-from octavo.server.output_form import OutputForm, from_structured_outputs, from_text_format, the_form
-from octavo.server.protocol import ChatCompletionRequest, Message
+from octavo.server.openai.protocol import ChatCompletionRequest, Message
+from octavo.server.requests.output_form import OutputForm, from_structured_outputs, from_text_format, the_form
+from octavo.server.requests.sampling_request import SamplingRequest
 from octavo.server.responses_api.items import messages_of
-from octavo.server.sampling_request import SamplingRequest
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_METADATA = 16

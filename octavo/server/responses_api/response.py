@@ -8,8 +8,8 @@ import msgspec
 
 from octavo.outputs import CompletionOutput
 from octavo.sampling_params import SamplingParams
-from octavo.server.generation import UsageCount
-from octavo.server.responses import TokenLogprob
+from octavo.server.openai.responses import TokenLogprob
+from octavo.server.requests.generation import UsageCount
 from octavo.server.responses_api.request import ResponsesRequest
 from octavo.server.serving import now
 

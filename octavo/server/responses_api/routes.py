@@ -11,15 +11,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from octavo.outputs import CompletionOutput
-from octavo.server.body import json_response, read_body
-from octavo.server.chat_generation import chat_generation
-from octavo.server.disconnect import while_connected
 from octavo.server.errors import APIError
-from octavo.server.generation import Generation, UsageCount
-from octavo.server.logprobs import chat_logprobs
+from octavo.server.openai.logprobs import chat_logprobs
+from octavo.server.openai.protocol import Message
+from octavo.server.openai.responses import TokenLogprob
 from octavo.server.openapi import described_by
-from octavo.server.protocol import Message
-from octavo.server.responses import TokenLogprob
+from octavo.server.requests.body import json_response, read_body
+from octavo.server.requests.chat_generation import chat_generation
+from octavo.server.requests.disconnect import while_connected
+from octavo.server.requests.generation import Generation, UsageCount
 from octavo.server.responses_api.events import EventWriter
 from octavo.server.responses_api.items import items_of
 from octavo.server.responses_api.request import ResponsesRequest

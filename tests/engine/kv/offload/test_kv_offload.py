@@ -1,0 +1,423 @@
+"""What fell out of the prefix cache comes back bit for bit, when that is faster than computing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.batch_invariance import (
+    check_batch_invariance,
+    engine_settings,
+    requests,
+    run_alone,
+    run_to_end,
+)
+from support.hash_executable import HashExecutable
+
+from octavo.engine.build import step_limits
+from octavo.engine.engine import Engine, EngineSettings
+from octavo.engine.kv.cached_prefix import group_digest
+from octavo.engine.kv.kv_groups import KVGroup
+from octavo.engine.kv.offload.block_file import file_bytes
+from octavo.engine.kv.offload.disk_tier import DiskTier
+from octavo.engine.kv.offload.host_tier import HostTier
+from octavo.engine.kv.offload.kv_offload import KVOffload
+from octavo.engine.kv.offload.restore_cost import RestoreCost
+from octavo.engine.messages import AddRequest, OffloadStats
+from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.engine.scheduling.step_time import StepTime
+from octavo.runtime.backend import BLOCK_SIZE
+from octavo.sampling_params import SamplingParams
+
+VOCAB = 19
+MAX_MODEL_LEN = 96
+SIZES = {"vocab_size": VOCAB, "max_model_len": MAX_MODEL_LEN}
+BLOCK_BYTES = BLOCK_SIZE * 2 * 4
+DISK_BLOCKS = 40
+
+
+def disk_tier(folder: Path, blocks: int = DISK_BLOCKS) -> DiskTier:
+    return DiskTier(folder, b"k" * 32, BLOCK_BYTES, blocks * file_bytes(BLOCK_BYTES))
+
+
+def hash_executable(engine_settings: EngineSettings) -> HashExecutable:
+    scheduler = engine_settings.scheduler
+    windows = tuple(group.window for group in scheduler.kv_groups)
+    return HashExecutable(VOCAB, step_limits(scheduler), windows)
+
+
+def make_engine(engine_settings: EngineSettings, host_blocks: int, folder: Path | None) -> Engine:
+    executable = hash_executable(engine_settings)
+    disk = None if folder is None else disk_tier(folder)
+    return Engine(
+        executable, engine_settings, KVOffload(executable, BLOCK_BYTES, HostTier(host_blocks), disk)
+    )
+
+
+def plain(engine_settings: EngineSettings) -> Engine:
+    return Engine(hash_executable(engine_settings), engine_settings)
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be restored is."""
+    monkeypatch.setattr(RestoreCost, "is_worth_it", lambda *_: True)
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.sampled_from([(0,), (0,), (21,), (0, 21)]),
+    requests(most=8, **SIZES),
+    st.sampled_from([0, 1, 3, 20]),
+    st.booleans(),
+    st.data(),
+)
+@pytest.mark.usefixtures("always")
+def test_restored_equals_computed_bit_for_bit(tmp_path: Path, windows, batch, host_blocks, on_disk, data):
+    """The disk is that of all examples before: of engines with other settings, that ended anyhow."""
+    groups = tuple(KVGroup(window) for window in windows)
+    settings = data.draw(engine_settings(**SIZES, groups=groups))
+    engines = []
+
+    def alone(request: AddRequest):
+        return run_alone(plain, request, MAX_MODEL_LEN, VOCAB, groups)
+
+    def factory(engine_settings: EngineSettings) -> Engine:
+        engines.append(make_engine(engine_settings, host_blocks, tmp_path if on_disk else None))
+        return engines[0]
+
+    check_batch_invariance(factory, alone, settings, batch, data)
+    (engine,) = engines
+    assert engine.step().stats.num_free_blocks == settings.num_blocks
+    while engine.save_some() is not None:
+        pass
+    engine.close()
+
+
+SETTINGS = EngineSettings(SchedulerSettings(4, 64, max_outputs=8), MAX_MODEL_LEN, VOCAB, num_blocks=6)
+
+
+def prompt(number: int, length: int = 64) -> list[int]:
+    return [(number + 3 * index * index) % VOCAB for index in range(length)]
+
+
+class Server:
+    """Engines one after the other over the same directory."""
+
+    def __init__(
+        self, folder: Path | None, host_blocks: int = 0, settings: EngineSettings = SETTINGS
+    ) -> None:
+        self.settings, self.host_blocks, self.folder = settings, host_blocks, folder
+        self.number = 0
+        self.engine = make_engine(settings, host_blocks, folder)
+
+    def ask(self, prompt: list[int], *, skip: bool = False, **options) -> tuple[list[int], int]:
+        """The tokens and how many of the prompt were not computed."""
+        self.number += 1
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=3,
+            ignore_eos=True,
+            skip_reading_prefix_cache=skip,
+        )
+        self.engine.add(AddRequest(str(self.number), prompt, params, [], 0.0, **options))
+        tokens, cached = [], 0
+        while self.engine.has_work:
+            for output in self.engine.step().outputs:
+                tokens += output.token_ids
+                cached = output.num_cached_tokens
+        return tokens, cached
+
+    @property
+    def stats(self) -> OffloadStats:
+        stats = self.engine.step().stats.offload
+        assert stats is not None
+        return stats
+
+    def restart(self, *, save: bool = True, gracefully: bool = True) -> None:
+        if save:
+            while self.engine.save_some() is not None:
+                pass
+            offload = self.engine._offload
+            assert offload is not None
+            assert offload._writer is not None
+            assert offload._writer.flush(20.0)
+        if gracefully:
+            self.engine.close()
+        self.engine = make_engine(self.settings, self.host_blocks, self.folder)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    tier = getattr(request, "param", "disk")
+    server = Server(None, host_blocks=50) if tier == "host" else Server(tmp_path)
+    yield server
+    server.engine.close()
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("server", ["host", "disk"], indirect=True)
+def test_what_was_evicted_comes_back(server: Server):
+    expected = server.ask(prompt(1))
+    assert expected[1] == 0
+    server.ask(prompt(2, 80))  # Takes all blocks.
+    if server.folder is not None:
+        assert server.engine._offload._writer.flush(20.0)
+    tokens, cached = server.ask(prompt(1))
+    assert (tokens, cached) == (expected[0], 48)  # The last token's block is not asked for.
+    stats = server.stats
+    assert stats.restored_from_host + stats.restored_from_disk == 3
+    assert (stats.restored_from_host == 3) == (server.folder is None)
+    assert (stats.queries, stats.hits) == (64 + 80 + 64, 48)
+    assert server.engine.step().stats.prefix_cache_hits == 0
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("gracefully", [True, False])
+def test_a_restart_finds_everything(server: Server, gracefully: bool):
+    expected, _ = server.ask(prompt(1, 70))
+    server.restart(gracefully=gracefully)
+    assert server.stats.disk_blocks == 4
+    assert server.ask(prompt(1, 70)) == (expected, 64)
+    assert server.stats.restored_from_disk == 4
+    # Once it is back it is a hit of the KV cache.
+    assert server.ask(prompt(1, 70)) == (expected, 69)
+    assert server.stats.restored_from_disk == 4
+
+
+@pytest.mark.usefixtures("always")
+def test_of_layers_with_a_window_only_its_blocks_come_back(tmp_path: Path):
+    groups = (KVGroup(), KVGroup(21))
+    scheduler = SchedulerSettings(4, 64, max_outputs=8, kv_groups=groups)
+    settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, num_blocks=12)
+    server = Server(tmp_path, settings=settings)
+    expected, _ = server.ask(prompt(1, 70))
+    server.restart()
+    assert server.stats.disk_blocks == 4 + 4
+    assert server.ask(prompt(1, 70)) == (expected, 64)
+    assert server.stats.restored_from_disk == 4 + 2  # Token 64 sees token 44.
+    cache, hasher = server.engine._prefix_cache, server.engine._hasher
+    digests = hasher.chain(hasher.root(""), prompt(1, 70))
+    assert [cache.find(group_digest(digest, 1)) is None for digest in digests] == [True, True, False, False]
+    assert server.ask(prompt(1, 70)) == (expected, 69)
+    server.engine.close()
+
+
+@pytest.mark.usefixtures("always")
+def test_a_graceful_end_alone_saves_all(server: Server):
+    expected, _ = server.ask(prompt(1, 70))
+    server.restart(save=False)
+    assert server.ask(prompt(1, 70)) == (expected, 64)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("damaged", [0, 2, 3])
+def test_what_is_damaged_on_disk_is_computed(server: Server, damaged: int):
+    """A hit ends before it; what comes after on the disk is of no use."""
+    expected, _ = server.ask(prompt(1, 70))
+    digests = server.engine._hasher.chain(server.engine._hasher.root(""), prompt(1, 70))
+    server.restart()
+    (path,) = server.folder.rglob(f"{digests[damaged].hex()}.kv")
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 64
+    path.write_bytes(data)
+    assert server.ask(prompt(1, 70)) == (expected, 16 * damaged)
+    assert server.stats.restored_from_disk == damaged
+    # It was removed, and what was computed in its place is saved again.
+    server.restart()
+    assert server.ask(prompt(1, 70)) == (expected, 64)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_salt_keeps_apart_and_skipping_computes(server: Server):
+    expected, _ = server.ask(prompt(1, 70), cache_salt="mine")
+    server.restart()
+    assert server.ask(prompt(1, 70)) == (expected, 0)
+    server.restart()
+    assert server.ask(prompt(1, 70), skip=True, cache_salt="mine") == (expected, 0)
+    server.restart()
+    assert server.ask(prompt(1, 70), cache_salt="mine") == (expected, 64)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("server", ["host", "disk"], indirect=True)
+def test_a_reset_forgets_every_tier(server: Server):
+    server.ask(prompt(1))
+    server.ask(prompt(2, 80))
+    while server.engine.save_some() is not None:
+        pass
+    server.engine.reset_prefix_cache()
+    assert server.ask(prompt(1))[1] == 0
+    server.engine.reset_prefix_cache()
+    if server.folder is not None:
+        server.restart()
+        assert server.ask(prompt(1))[1] == 0
+
+
+@pytest.mark.usefixtures("always")
+def test_of_many_that_begin_alike_one_restores_and_all_share(tmp_path: Path):
+    settings = EngineSettings(SchedulerSettings(8, 64, max_outputs=8), MAX_MODEL_LEN, VOCAB, num_blocks=60)
+    server = Server(tmp_path, settings=settings)
+    server.ask(prompt(1, 70))
+    server.restart()
+    for number in range(8):
+        params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+        tokens = [*prompt(1, 64), number, 5]
+        server.engine.add(AddRequest(f"many {number}", tokens, params, [], float(number)))
+    results = []
+    while server.engine.has_work:
+        results += [output for output in server.engine.step().outputs if output.finish_reason]
+    assert [each.num_cached_tokens for each in results] == [64] * 8
+    assert server.stats.restored_from_disk == 4
+    server.engine.close()
+
+
+@pytest.mark.usefixtures("always")
+def test_those_that_wait_for_the_disk_hold_nobody_up(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """... and one that was aborted while it waited leaves nothing behind."""
+    server.ask(prompt(1, 70))
+    server.restart()
+    offload = server.engine._offload
+    monkeypatch.setattr(offload, "collect", lambda: None)
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    server.engine.add(AddRequest("slow", prompt(1, 70), params, [], 0.0))
+    server.engine.add(AddRequest("quick", prompt(2, 20), params, [], 1.0))
+    given = []
+    for _ in range(5):
+        given += [output.request_id for output in server.engine.step().outputs]
+    assert given == ["quick", "quick"]
+    assert offload._reader.num_held == 4
+    server.engine.abort(["slow"])
+    assert offload._reader.num_held == 0
+
+
+@pytest.mark.usefixtures("always")
+def test_nobody_gives_way_to_one_that_still_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scheduler = SchedulerSettings(4, 64, max_outputs=8, policy="priority")
+    server = Server(tmp_path, settings=EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, num_blocks=6))
+    server.ask(prompt(1, 70))
+    server.restart()
+    params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
+    server.engine.add(AddRequest("low", prompt(2, 70), params, [], 0.0, priority=1))
+    server.engine.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(server.engine._offload, "collect", lambda: None)
+        server.engine.add(AddRequest("high", prompt(1, 70), params, [], 1.0))
+        for _ in range(5):
+            assert [output.request_id for output in server.engine.step().outputs] == ["low"]
+        server.engine._offload.wait(20.0)
+    while server.engine._offload._reader.num_held:
+        stats = server.engine.step().stats
+    assert stats.num_preemptions == 1
+    server.engine.abort(["low", "high"])
+    server.engine.close()
+
+
+@pytest.mark.usefixtures("always")
+def test_the_part_of_a_block_after_restored_ones_is_copied(server: Server):
+    expected, _ = server.ask(prompt(1, 70))
+    while server.engine.save_some() is not None:
+        pass
+    assert server.engine._offload._writer.flush(20.0)
+    cache = server.engine._prefix_cache
+    for digest in server.engine._hasher.chain(server.engine._hasher.root(""), prompt(1, 70)):
+        cache._forget(cache.find(digest))
+    assert server.ask(prompt(1, 70)) == (expected, 69)
+    assert server.stats.restored_from_disk == 4
+
+
+def test_the_end_of_a_chain_leaves_host_memory_before_its_beginning():
+    host = HostTier(3)
+    offload = KVOffload(HashExecutable(VOCAB, step_limits(SETTINGS.scheduler)), BLOCK_BYTES, host)
+    chain = [bytes([number]) * 32 for number in range(4)]
+    for digest in (chain[1], chain[0], chain[2]):
+        host.put(digest, np.zeros(BLOCK_BYTES, np.uint8))
+    offload.take(chain[:3], None)
+    for left in (2, 1, 0):
+        host.put(bytes([9 + left]) * 32, np.zeros(BLOCK_BYTES, np.uint8))
+        assert [digest in host for digest in chain[:3]] == [True] * left + [False] * (3 - left)
+
+
+@pytest.mark.usefixtures("always")
+def test_blocks_are_taken_before_others_push_them_out():
+    """Three blocks in host memory, which those that give way in the same step fill."""
+    server = Server(None, host_blocks=3)
+    expected, _ = server.ask(prompt(1, 49))
+    server.ask(prompt(2, 90))
+    assert server.stats.host_blocks == 3
+    assert server.ask(prompt(1, 49)) == (expected, 48)
+
+
+def test_what_is_to_be_saved_is_forgotten_when_it_is_gone(server: Server):
+    for number in range(30):
+        server.ask([*prompt(number % VOCAB, 80), number % VOCAB, 1])
+    assert len(server.engine._offload._unsaved) <= SETTINGS.num_blocks
+
+
+def known_step_time(per_token: float) -> StepTime:
+    step_time = StepTime()
+    for tokens in range(1, 40):
+        pairs = tokens * tokens
+        step_time.observe(tokens, pairs, 1e-3 + per_token * tokens, with_prompt=True, num_prompt_pairs=pairs)
+    return step_time
+
+
+def test_the_cheaper_way_by_what_was_measured():
+    cost = RestoreCost(StepTime())
+    assert cost.is_worth_it(10, 10, 160, 0)  # Nothing is known yet.
+    cost = RestoreCost(known_step_time(1e-3))  # 16 ms a block.
+    assert cost.is_worth_it(10, 10, 160, 0)
+    cost.observe_write(0.001)
+    cost.observe_read(0.012)
+    assert cost.is_worth_it(10, 10, 160, 0)
+    assert not cost.is_worth_it(10, 20, 160, 0)  # Others are before it at the disk.
+    for _ in range(30):
+        cost.observe_read(0.020)
+    assert not cost.is_worth_it(10, 10, 160, 0)
+    assert cost.is_worth_it(10, 0, 160, 0)
+    assert cost.is_worth_it(10, 5, 160, 0)
+    for _ in range(60):
+        cost.observe_read(0.002)
+    assert cost.is_worth_it(10, 10, 160, 0)
+
+
+def test_a_disk_that_is_too_slow_is_left_alone_until_it_is_faster(server: Server):
+    expected, _ = server.ask(prompt(1, 70))
+    server.restart()
+    offload = server.engine._offload
+    offload._cost._step_time = known_step_time(1e-3)
+    offload._cost.read = 10.0
+    assert server.ask(prompt(1, 70)) == (expected, 0)
+    assert server.stats.restored_from_disk == 0
+    # One block was read all the same, and how long that took is known from then on.
+    offload.wait(20.0)
+    offload.collect()
+    assert offload._cost.read < 10.0
+
+
+def test_blocks_are_copied_to_a_tier_once(server: Server):
+    for number in (1, 2, 1, 2):
+        server.ask(prompt(number, 80), skip=True)
+        assert server.engine._offload._writer.flush(20.0)
+    while server.engine.save_some() is not None:
+        pass
+    assert server.engine._offload._writer.flush(20.0)
+    assert server.stats.written == server.stats.disk_blocks == 10
+
+
+def test_results_without_a_tier_have_no_statistics_of_it():
+    engine = plain(SETTINGS)
+    run_to_end(engine, [(0, AddRequest("a", prompt(1), SamplingParams(max_tokens=1, seed=0), [], 0.0))])
+    assert engine.step().stats.offload is None
+    assert engine.save_some() is None
+    engine.close()
