@@ -27,7 +27,7 @@ from octavo.model.load import load_model, resolve_model
 from octavo.runtime.backend import BLOCK_SIZE, Backend, Batch, Executable, Limits
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.sampling.logprobs import log_softmax
-from octavo.tokenizer.tokenizer import load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
 
 if TYPE_CHECKING:
     import torch

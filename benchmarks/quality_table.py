@@ -33,7 +33,7 @@ from octavo.model.load import load_model
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.job import quantise
 from octavo.runtime.backend import BLOCK_SIZE, Batch, Executable, KVCacheSpec, Limits
-from octavo.tokenizer.tokenizer import load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
 
 WINDOW = 512
 DECODED = 48

@@ -23,7 +23,8 @@ from octavo.flags.from_config import add_flags, config_of
 from octavo.frontend.progress import JobProgress
 from octavo.machine.event_loop import loop_factory
 from octavo.model.load import resolve_model
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 HELP = "A server under load: latencies and rates as its clients see them."
 _FAILED = 1

@@ -30,6 +30,9 @@ from octavo.runtime.program import Program, Rows
 from octavo.structured.compiler import GrammarCompiler
 
 if TYPE_CHECKING:
+    from octavo.formats.gguf import GGUFFile
+    from octavo.formats.safetensors import SafetensorsDirectory
+    from octavo.formats.scaling import Scaling
     from octavo.runtime.packed_cache import PackedCache
     from octavo.tokenizer.tokenizer import Tokenizer
 
@@ -48,7 +51,7 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
     """
     started = time.perf_counter()
     memory = machine_memory()
-    model = load_model(config)
+    model = load_model(config, _calibrated)
     chosen = _choose_backend(config, model)
     program = trace(model.spec)
     groups = kv_groups(model.spec.windows, model.max_model_len)
@@ -118,8 +121,16 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
     return Engine(executable, settings, offload, grammars)
 
 
+def _calibrated(
+    checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec, config: EngineConfig
+) -> dict[str, Scaling]:
+    from octavo.quantise.on_load import calibrated  # only for awq-like
+
+    return calibrated(checkpoint, spec, config)
+
+
 def _tokenizer(config: EngineConfig) -> Tokenizer:
-    from octavo.tokenizer.tokenizer import load_tokenizer
+    from octavo.tokenizer.load import load_tokenizer
 
     return load_tokenizer(resolve_model(config.model), config.tokenizer)
 

@@ -9,19 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
+from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import SamplingParams
 from octavo.structured.vocabulary import Vocabulary
-
-
-class TokenLogprobs(msgspec.Struct, array_like=True):
-    """Log probabilities at one position: the token that is there first, then the most likely ones.
-
-    `ranks[0]` is the rank of that token; the others are ranked 1, 2, ... in order.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    rank: int
 
 
 class AddRequest(msgspec.Struct, tag="add", array_like=True):

@@ -42,7 +42,8 @@ from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.structured.config import structured_outputs_config
 from octavo.structured.params import StructuredOutputsParams
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["AsyncEngine", "EngineDeadError"]
 

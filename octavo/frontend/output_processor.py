@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from octavo.engine.messages import AddRequest, SequenceOutput, StepOutputs, TokenLogprobs
+from octavo.engine.messages import AddRequest, SequenceOutput, StepOutputs
 from octavo.frontend.request import Request
 from octavo.frontend.stop_strings import StopStrings
 from octavo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.tokenizer.detokenizer import IncrementalDetokenizer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ from octavo.formats.checkpoint import open_checkpoint
 from octavo.formats.fields import Fields
 from octavo.formats.fingerprint import fingerprint
 from octavo.formats.gguf import GGUFFile
-from octavo.formats.groups import Floats, Groups
 from octavo.formats.on_load import ON_LOAD, rounded_on_load
 from octavo.formats.quantised.directory import QuantisedDirectory
-from octavo.formats.rounding import GROUP, round_int4
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
@@ -87,8 +85,14 @@ def read_spec(path: Path) -> DecoderSpec:
     return read_model_info(path).spec
 
 
-def load_model(config: EngineConfig) -> LoadedModel:
+Calibrate = Callable[[GGUFFile | SafetensorsDirectory, DecoderSpec, EngineConfig], dict[str, Scaling]]
+"""The scalings of AWQ for a checkpoint: `octavo.quantise.on_load.calibrated`."""
+
+
+def load_model(config: EngineConfig, calibrate: Calibrate | None = None) -> LoadedModel:
     """Open the model that `config` names and map its weights.
+
+    `calibrate` is needed for a quantization of "awq-like". It is handed in since it runs the model.
 
     Raises ValueError naming the file or the setting when the model cannot be run as asked.
     """
@@ -98,7 +102,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
     max_model_len = resolve_max_model_len(info.spec, config.max_model_len)
     stored = stored_weights(checkpoint, info.spec)
     if rounds_on_load(checkpoint, config.quantization):
-        scalings = _calibrated(checkpoint, info.spec, config) if config.quantization == "awq-like" else {}
+        scalings = {}
+        if config.quantization == "awq-like":
+            if calibrate is None:
+                raise ValueError(
+                    "quantization (--quantization) awq-like needs a calibration"
+                )
+            scalings = calibrate(checkpoint, info.spec, config)
         stored = rounded_on_load(stored, str(config.quantization), checkpoint.path, scalings)
     rope = Tensor.from_array(info.spec.rope.table(max_model_len))
     weights = load_weights(checkpoint, family, info.spec, stored, config.dtype, rope)
@@ -110,24 +120,6 @@ def load_model(config: EngineConfig) -> LoadedModel:
 def rounds_on_load(checkpoint: GGUFFile | SafetensorsDirectory, quantization: str | None) -> bool:
     """Whether `quantization` asks for the weights of `checkpoint` to be rounded, not how they are stored."""
     return quantization in ON_LOAD and not isinstance(checkpoint, QuantisedDirectory)
-
-
-def _calibrated(
-    checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec, config: EngineConfig
-) -> dict[str, Scaling]:
-    """The scalings of AWQ on the text that octavo brings along, in a few seconds for 100 million weights."""
-    from octavo.quantise.awq import awq_scalings
-    from octavo.quantise.sample_text import SAMPLE_TEXT
-    from octavo.quantise.source import Source
-    from octavo.tokenizer.tokenizer import load_tokenizer
-
-    token_ids = load_tokenizer(checkpoint.path, config.tokenizer).encode(SAMPLE_TEXT)
-    sequence = token_ids[: spec.max_position]
-
-    def round_rows(values: Floats, importance: Floats | None) -> Groups:
-        return round_int4(values, GROUP, importance)
-
-    return awq_scalings(spec, Source(checkpoint, spec), [sequence], round_rows)
 
 
 def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:

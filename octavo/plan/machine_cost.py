@@ -9,7 +9,7 @@ from octavo.config import EngineConfig
 from octavo.engine.build import build_engine
 from octavo.engine.engine import Engine
 from octavo.engine.messages import AddRequest, EngineReady
-from octavo.engine.scheduling.step_time import StepTime, prompt_pairs
+from octavo.engine.step_time import StepTime, prompt_pairs
 from octavo.plan.step_work import StepWork
 from octavo.sampling_params import SamplingParams
 

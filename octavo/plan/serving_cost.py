@@ -25,7 +25,8 @@ from octavo.engine.kv.kv_groups import kv_groups
 from octavo.model.load import read_spec, resolve_model
 from octavo.plan.step_cost import StepCost
 from octavo.plan.step_work import StepWork
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 _BATCHES = (1, 2, 3, 5, 8)
 """A load that leaves room has few streams, and between few it differs most how unevenly tokens come."""

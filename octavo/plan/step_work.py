@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.scheduling.scheduler import Step
-from octavo.engine.scheduling.step_time import prompt_pairs
+from octavo.engine.step_time import prompt_pairs
 
 
 @dataclass(frozen=True, slots=True)

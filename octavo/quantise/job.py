@@ -38,7 +38,8 @@ from octavo.quantise.safetensors_output import SafetensorsOutput
 from octavo.quantise.sample_text import SAMPLE_TEXT
 from octavo.quantise.scheme import scheme_of
 from octavo.quantise.source import Source
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 SEQUENCE_TOKENS = 512
 """Tokens of a calibration sequence."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _native
-from octavo.engine.messages import TokenLogprobs
+from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling.sampler import SampledToken, check_rows, warn_impossible
 from octavo.sampling.state import SamplingState
 from octavo.sampling.weights import LOG2_E, log2_floor

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.engine.messages import TokenLogprobs
 from octavo.sampling.order import leading
 from octavo.sampling.sanitise import sanitise
 from octavo.sampling.weights import ONE, weigh
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True):
+    """Log probabilities at one position: the token that is there first, then the most likely ones.
+
+    `ranks[0]` is the rank of that token; the others are ranked 1, 2, ... in order.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    rank: int
 
 
 def log_softmax(logits: NDArray[np.float32], token_ids: NDArray[np.int64]) -> NDArray[np.float64]:

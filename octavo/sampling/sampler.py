@@ -14,10 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.engine.messages import TokenLogprobs
 from octavo.sampling.candidates import candidates
 from octavo.sampling.draw import draw
-from octavo.sampling.logprobs import prompt_logprobs, token_logprobs
+from octavo.sampling.logprobs import TokenLogprobs, prompt_logprobs, token_logprobs
 from octavo.sampling.processors import process
 from octavo.sampling.rng import uniform
 from octavo.sampling.sanitise import sanitise

@@ -10,7 +10,8 @@ from support.fake_engine import byte_tokenizer
 
 from octavo.bench.dataset.choose import make_conversations
 from octavo.bench.dataset.config import DatasetConfig
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from support.batches import Chunk, make_batch
 from support.tiny_models import expected_logits
 
 from octavo.runtime.backend import BLOCK_SIZE, Executable
-from octavo.tokenizer.tokenizer import load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
 
 PROMPTS = [
     "The capital of France is",

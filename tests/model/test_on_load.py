@@ -21,6 +21,7 @@ from octavo.machine.memory import Memory
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.plan.inspect import inspect_model
+from octavo.quantise.on_load import calibrated
 from octavo.quantise.sample_text import SAMPLE_TEXT
 from octavo.runtime.backend import KVCacheSpec, Limits
 from octavo.runtime.reference import ReferenceBackend
@@ -41,7 +42,7 @@ def logits(model):
 
 
 def load(path, quantization, **settings):
-    return load_model(EngineConfig(model=str(path), quantization=quantization, **settings))
+    return load_model(EngineConfig(model=str(path), quantization=quantization, **settings), calibrated)
 
 
 @pytest.fixture(scope="module")

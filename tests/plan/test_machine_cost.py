@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from octavo.engine.messages import EngineReady
-from octavo.engine.scheduling.step_time import StepTime
+from octavo.engine.step_time import StepTime
 from octavo.plan.machine_cost import MeasuredCost
 from octavo.plan.step_work import StepWork
 

@@ -22,7 +22,7 @@ from octavo.formats.tensor import Encoding, Tensor
 from octavo.model.load import load_model, read_model_info
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.job import quantise
-from octavo.tokenizer.tokenizer import load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
 
 TOKENS = np.random.default_rng(3).integers(3, 260, 40).tolist()
 LINEAR = "model.layers.1.mlp.down_proj.weight"

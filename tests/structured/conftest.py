@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from octavo.structured.compiler import GrammarCompiler
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv.kv_groups import KVGroup, most_blocks
-from octavo.engine.messages import AddRequest, StepOutputs, TokenLogprobs
+from octavo.engine.messages import AddRequest, StepOutputs
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import SamplingParams
 
 EngineFactory = Callable[[EngineSettings], Engine]

@@ -20,9 +20,9 @@ from octavo.engine.messages import (
     SchedulerStats,
     SequenceOutput,
     StepOutputs,
-    TokenLogprobs,
 )
 from octavo.engine.process import engine_process as process
+from octavo.sampling.logprobs import TokenLogprobs
 from octavo.structured.vocabulary import Vocabulary
 from octavo.tokenizer.tokenizer import Tokenizer
 

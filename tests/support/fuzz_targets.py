@@ -21,7 +21,7 @@ from octavo.formats.on_load import FLOATS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.model.load import read_model_info
 from octavo.model.weights import stored_weights
-from octavo.tokenizer.tokenizer import load_tokenizer
+from octavo.tokenizer.load import load_tokenizer
 
 GGUF_TYPES = [
     kind for kind in GGMLQuantizationType if kind.name in Encoding.__members__ and kind.name != "Q8_K"

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from octavo.tokenizer.gguf import merges_from_scores, tokenizer_from_metadata
+from octavo.tokenizer.load import load_tokenizer
 from octavo.tokenizer.pieces import BYTE_ALPHABET
 from octavo.tokenizer.pretokenizers import PRE_TOKENIZATIONS
-from octavo.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
 
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from octavo.engine.scheduling.step_time import StepTime
 from octavo.engine.sequence import Sequence
+from octavo.engine.step_time import StepTime
 
 _FIRST_TOKENS = 16
 """Tokens of a prompt in a step whose time is limited while nothing is known of how long steps take."""

@@ -18,9 +18,9 @@ from octavo.engine.scheduling.fair_share import FairShare
 from octavo.engine.scheduling.policy import InOrder, Policy
 from octavo.engine.scheduling.prompt_room import Chunk, PromptRoom
 from octavo.engine.scheduling.scheduler_settings import SchedulerSettings
-from octavo.engine.scheduling.step_time import prompt_pairs
 from octavo.engine.scheduling.token_budget import TokenBudget
 from octavo.engine.sequence import Sequence, Status
+from octavo.engine.step_time import prompt_pairs
 from octavo.runtime.backend import BLOCK_SIZE
 
 __all__ = ["Scheduler", "SchedulerSettings", "Step"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from octavo.engine.scheduling.prompt_room import Chunk, PromptRoom
-from octavo.engine.scheduling.step_time import StepTime
+from octavo.engine.step_time import StepTime
 
 LONG_PROMPT_TIME = 0.65
 """Time for long prompts in a step, in units of what it takes without: decodes slow down by no more."""

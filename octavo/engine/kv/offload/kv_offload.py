@@ -17,7 +17,7 @@ from octavo.engine.kv.offload.host_tier import HostTier
 from octavo.engine.kv.offload.restore_cost import RestoreCost
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import OffloadStats
-from octavo.engine.scheduling.step_time import StepTime
+from octavo.engine.step_time import StepTime
 from octavo.runtime.backend import BLOCK_SIZE, Executable
 
 _QUEUE_BYTES = 64 << 20

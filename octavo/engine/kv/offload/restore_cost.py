@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.engine.scheduling.step_time import StepTime
+from octavo.engine.step_time import StepTime
 
 _WEIGHT = 0.2
 """Of the newest measurement in the running mean."""

@@ -29,7 +29,7 @@ from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.offload.restore_cost import RestoreCost
 from octavo.engine.messages import AddRequest, OffloadStats
 from octavo.engine.scheduling.scheduler import SchedulerSettings
-from octavo.engine.scheduling.step_time import StepTime
+from octavo.engine.step_time import StepTime
 from octavo.runtime.backend import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.engine.scheduling.step_time import StepTime, prompt_pairs
+from octavo.engine.step_time import StepTime, prompt_pairs
 
 positive = st.floats(1e-6, 1e-2)
 
