@@ -1,14 +1,12 @@
-"""A mkdocs hook: `<!-- api: paths -->` and `<!-- api: /v1/completions -->` become tables, vLLM beside octavo.
+"""The tables of the API, vLLM beside octavo. `write_tables.py` puts them into the pages.
 
-octavo's side is read from its request structs, and a test holds it against a server; vLLM's is what its
+octavo's side is read from its request structs, and a test holds it against a server. vLLM's side is what its
 documentation lists.
-`python docs/api_tables.py` prints all tables.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +22,6 @@ from octavo.server.other_apis import anthropic, ollama, ollama_models
 from octavo.server.requests import generation_request
 from octavo.server.responses_api import request as responses
 
-_MARK = re.compile(r"<!-- api: (\S+) -->")
 YES, NO = "yes", "no"
 
 
@@ -158,16 +155,14 @@ BODIES: dict[str, Body] = {
 }
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """mkdocs calls this with each page; raises KeyError for a table that there is not."""
-    return _MARK.sub(lambda mark: table(mark[1]), markdown)
-
-
 def table(name: str) -> str:
-    """The table of a path's fields, or of all paths."""
+    """The table of a path's fields in Markdown; for `paths` the table of all paths.
+
+    Raises KeyError for a path that has no table.
+    """
     if name == "paths":
         rows = [f"| `{path}` | {each.vllm} | {each.octavo} | {each.note} |" for path, each in PATHS.items()]
-        return "| | vLLM | octavo | |\n|---|---|---|---|\n" + "\n".join(rows)
+        return "| path | vLLM | octavo | note |\n|---|---|---|---|\n" + "\n".join(rows)
     body = BODIES[name]
     vllm = body.vllm.split()
     names = [*body.struct.__struct_fields__]
@@ -186,8 +181,3 @@ def status(body: Body, name: str) -> str:
         values = ", ".join(f"`{json.dumps(value)}`" for value in body.harmless.get(name, ()))
         return f"refused: {body.refused[name]}" + (f"; but {values} is taken" if values else "")
     return "taken, without effect" if name in body.without_effect else YES
-
-
-if __name__ == "__main__":
-    for each in ("paths", *BODIES):
-        print(f"## {each}\n\n{table(each)}\n")

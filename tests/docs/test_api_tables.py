@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from support.docs_script import ROOT, docs_script
 from support.live_server import MODEL, LiveServer, live_server
 
 from octavo.config import EngineConfig
 from octavo.server.config import ServerConfig
 
-ROOT = Path(__file__).parents[2]
 HI = [{"role": "user", "content": "hi"}]
 FRAMEWORK = {"/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
 ALSO = {"/v1/score", "/v1/rerank", "/v2/rerank"}  # named in the notes of others
@@ -135,17 +131,7 @@ WITH: dict[str, dict[str, Any]] = {
 }
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_api_tables", ROOT / "docs" / "api_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["docs_api_tables"] = module  # dataclasses look it up there
-    spec.loader.exec_module(module)
-    return module
-
-
-TABLES = load()
+TABLES = docs_script("api_tables")
 ROWS = [
     pytest.param(path, name, TABLES.status(body, name), id=f"{path}-{name}")
     for path, body in TABLES.BODIES.items()
@@ -216,9 +202,6 @@ def test_every_path_has_a_row(server: LiveServer) -> None:
 
 
 def test_the_page_has_every_table() -> None:
-    page = TABLES.on_page_markdown((ROOT / "docs" / "api.md").read_text())
-    assert "<!-- api" not in page
-    for name in TABLES.BODIES:
-        assert f"{name}`" in page
-    with pytest.raises(KeyError):
-        TABLES.on_page_markdown("<!-- api: /nothing -->")
+    page = (ROOT / "docs" / "api.md").read_text()
+    for name in ("paths", *TABLES.BODIES):
+        assert TABLES.table(name) in page

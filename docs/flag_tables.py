@@ -1,14 +1,8 @@
-"""A mkdocs hook: `<!-- flags: EngineConfig -->` on a page becomes the table of that config's flags.
-
-`<!-- flags: EngineConfig Scheduler -->` becomes those of one group.
-
-`python docs/flags.py` prints all tables.
-"""
+"""The tables of flags, made from the config dataclasses. `write_tables.py` puts them into the pages."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,16 +17,13 @@ from octavo.server.config import ServerConfig
 CONFIGS: dict[str, type[Any]] = {
     config.__name__: config for config in (EngineConfig, ServerConfig, LoadConfig, QuantiseConfig)
 }
-_MARK = re.compile(r"<!-- flags: (\w+)(?: (\w+))? -->")
-
-
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """mkdocs calls this with each page; raises KeyError for a config or group that there is not."""
-    return _MARK.sub(lambda mark: table(CONFIGS[mark[1]], mark[2]), markdown)
 
 
 def table(config: type[Any], only: str | None = None) -> str:
-    """The flags of a config in Markdown, a table for each group, or for one."""
+    """The flags of a config in Markdown: a table for each group, or the table of the group `only`.
+
+    Raises KeyError for a group that no flag of the config has.
+    """
     groups: dict[str, list[str]] = {}
     for field in dataclasses.fields(config):
         flag = Flag.of(field)
@@ -64,8 +55,3 @@ def _bounds(flag: Flag) -> str:
     if flag.low is not None and flag.high is not None:
         return f" From {flag.low:g} to {flag.high:g}." if flag.low != flag.high else f" Only {flag.low:g}."
     return f" At least {flag.low:g}." if flag.low is not None and flag.low > 0 else ""
-
-
-if __name__ == "__main__":
-    for name, each in CONFIGS.items():
-        print(f"## {name}\n\n{table(each)}\n")
