@@ -105,9 +105,7 @@ def load_model(config: EngineConfig, calibrate: Calibrate | None = None) -> Load
         scalings = {}
         if config.quantization == "awq-like":
             if calibrate is None:
-                raise ValueError(
-                    "quantization (--quantization) awq-like needs a calibration"
-                )
+                raise ValueError("quantization (--quantization) awq-like needs a calibration")
             scalings = calibrate(checkpoint, info.spec, config)
         stored = rounded_on_load(stored, str(config.quantization), checkpoint.path, scalings)
     rope = Tensor.from_array(info.spec.rope.table(max_model_len))
