@@ -27,7 +27,7 @@ struct Truncation {
     double top_p;   // 1: off
 };
 
-// Ascending keys are the order of octavo/sampling/order.py: logit descending, then id ascending.
+// Ascending keys are the order of octavo/sampling/logits.py: logit descending, then id ascending.
 uint64_t order_key(float logit, int32_t id);
 
 // Memory of one thread.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,7 @@ class NativeSampler:
         check_rows(logits, states)
         token_ids, impossible, logprobs = self._native.sample(
             np.ascontiguousarray(logits),
-            [state.plan or make_plan(state) for state in states],
+            cast(list[_native.SamplingPlan], [state.plan or make_plan(state) for state in states]),
             [state.num_outputs for state in states],
             [
                 (row, state.counts.ids, state.counts.counts)
@@ -65,7 +67,7 @@ def make_plan(state: SamplingState) -> _native.SamplingPlan:
     num_logprobs = -1 if params.logprobs is None else params.logprobs
     if params.logprobs == -1:
         num_logprobs = state.vocab_size
-    state.plan = _native.SamplingPlan(
+    plan = state.plan = _native.SamplingPlan(
         vocab_size=state.vocab_size,
         num_prompt=state.num_prompt,
         min_tokens=state.min_tokens,
@@ -84,4 +86,4 @@ def make_plan(state: SamplingState) -> _native.SamplingPlan:
         bias=state.bias.tolist(),
         stop_ids=state.stop_ids.tolist(),
     )
-    return state.plan
+    return plan

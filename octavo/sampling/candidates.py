@@ -1,4 +1,4 @@
-"""The distribution a token is drawn from: temperature, min-p, top-k and top-p over a row of logits."""
+"""The distribution of a token (temperature, min-p, top-k, top-p over a row of logits), and a draw from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.sampling.order import leading
+from octavo.sampling.logits import leading
 from octavo.sampling.weights import share, weigh
 from octavo.sampling_params import SamplingParams
 
@@ -30,7 +30,7 @@ def candidates(logits: NDArray[np.float32], params: SamplingParams) -> Candidate
     """What may be drawn from a `[V]` row whose maximum is finite.
 
     As in vLLM top-p comes last, over what min-p and top-k left; those two are prefixes of the order of
-    `octavo.sampling.order`, so which of them comes first makes no difference.
+    `octavo.sampling.logits`, so which of them comes first makes no difference.
     """
     top, token_ids = logits.max(), None
     if 0 < params.top_k < len(logits):
@@ -58,3 +58,16 @@ def nucleus(logits: NDArray[np.float32], weights: NDArray[np.int64], top_p: floa
         if held[-1] >= needed:
             return np.sort(first[: int(np.searchsorted(held, needed)) + 1])
         size *= _NUCLEUS_GROWTH
+
+
+def draw(found: Candidates, u: float) -> int:
+    """The token at quantile `u` in [0, 1), a multiple of 2^-53, of the candidates in order of id."""
+    index = quantile(found.weights, u)
+    return index if found.token_ids is None else int(found.token_ids[index])
+
+
+def quantile(weights: NDArray[np.int64], u: float) -> int:
+    """The first index whose cumulative weight exceeds `u` times the total; its weight is positive."""
+    ends = weights.cumsum()
+    target = int(u * 2**53) * int(ends[-1]) >> 53
+    return int(np.searchsorted(ends, target, side="right"))

@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.sampling.order import leading
-from octavo.sampling.sanitise import sanitise
+from octavo.sampling.logits import leading, sanitise
 from octavo.sampling.weights import ONE, weigh
 
 

@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.sampling.candidates import candidates
-from octavo.sampling.draw import draw
+from octavo.sampling.candidates import candidates, draw
+from octavo.sampling.logits import sanitise
 from octavo.sampling.logprobs import TokenLogprobs, prompt_logprobs, token_logprobs
 from octavo.sampling.processors import process
 from octavo.sampling.rng import uniform
-from octavo.sampling.sanitise import sanitise
 from octavo.sampling.state import SamplingState
 
 _log = logging.getLogger(__name__)

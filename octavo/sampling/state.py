@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,6 @@ from numpy.typing import NDArray
 from octavo.sampling.bad_words import BadWords
 from octavo.sampling.token_counts import TokenCounts
 from octavo.sampling_params import SamplingParams
-
-if TYPE_CHECKING:
-    from octavo._native import SamplingPlan
 
 
 def check_token_ids(params: SamplingParams, vocab_size: int, eos_token_ids: Sequence[int] = ()) -> None:
@@ -89,8 +85,8 @@ class SamplingState:
         self.seed = params.seed or 0
         self.num_prompt = len(prompt_token_ids)
         self.num_outputs = 0
-        self.plan: SamplingPlan | None = None
-        """What the native sampler makes of `params` when it first sees them."""
+        self.plan: object = None
+        """What the sampler of a backend makes of `params` when it first sees them; its own affair."""
 
         self.mask: NDArray[np.uint32] | None = None
         """The tokens that may come next, `[ceil(V / 32)]` words: bit `i % 32` of word `i // 32` is token `i`.

@@ -1,17 +1,32 @@
-"""The one order of a row's tokens: logit descending, equal logits by token id ascending.
+"""A row of logits: which of its values count, and the one order of its tokens.
 
-Greedy, top-k, top-p and the listed logprobs all take a prefix of it. vLLM's top-k keeps every token tied
-with the k-th; here it is exactly k, so that top_k=1 is greedy.
+The order is logit descending, equal logits by token id ascending. Greedy, top-k, top-p and the listed
+logprobs all take a prefix of it. vLLM's top-k keeps every token tied with the k-th; here it is exactly k, so
+that top_k=1 is greedy.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+_LARGEST = float(np.finfo(np.float32).max)
 _COLUMNS_PER_TOKEN = 4
 _FEWEST_COLUMNS = 1024
 _ID_BITS = 32
+
+
+def sanitise(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[V]` logits with NaN read as -inf and +inf as the largest float32.
+
+    One row of a broken model, or an overflow, must not end the step that its batch shares. Costs one pass
+    for the maximum (which is NaN when any logit is); a row that needs no change is returned as it is.
+    """
+    if math.isfinite(logits.max()):
+        return logits
+    return np.nan_to_num(logits, nan=-np.inf, posinf=_LARGEST, neginf=-np.inf)
 
 
 def leading(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:

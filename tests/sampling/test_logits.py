@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from octavo.sampling.order import leading
+from octavo.sampling.logits import leading
 
 
 def by_stable_sort(logits: NDArray[np.float32]) -> NDArray[np.intp]:
