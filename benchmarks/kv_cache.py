@@ -20,7 +20,8 @@ from octavo.config import EngineConfig
 from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.runtime.native import NativeBackend, NativeExecutable
 
 CASES = [(1, 8000, 0), (4, 8000, 0), (16, 2128, 0), (16, 2128, 2048), (64, 2128, 2048)]
@@ -72,7 +73,7 @@ def make(model: str, dtype: str) -> Bench:
     """An executable whose KV cache is large enough for every case, all of it written."""
     config = EngineConfig(model=model, kv_cache_dtype=dtype)
     loaded = load_model(config)
-    spec = kv_cache_spec(config, loaded.spec)
+    spec = kv_cache_spec(config, trace(loaded.spec).cache_layers)
     limits = Limits(MOST_SEQUENCES, MOST_SEQUENCES, MOST_SEQUENCES)
     executable = NativeBackend().compile(trace(loaded.spec), loaded.weights, spec, limits)
     blocks = max(num_blocks(*case) for case in CASES)

@@ -17,7 +17,7 @@ from octavo.engine.kv.kv_groups import KVGroup, kv_groups, most_blocks
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
-from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec, PagedKV
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -34,10 +34,19 @@ class Model:
     num_kv_heads: int
     head_dim: int
 
+    @property
+    def layers(self) -> tuple[PagedKV, ...]:
+        """What each layer keeps."""
+        return tuple(
+            PagedKV(
+                num_kv_heads=self.num_kv_heads, key_dim=self.head_dim, value_dim=self.head_dim, window=window
+            )
+            for window in self.windows
+        )
+
     def kv_cache(self, groups: tuple[KVGroup, ...]) -> KVCacheSpec:
         """Its KV cache in these groups."""
-        layers = tuple(group.layers for group in groups)
-        return KVCacheSpec(len(self.windows), self.num_kv_heads, self.head_dim, "float16", layers)
+        return KVCacheSpec(self.layers, "float16", tuple(group.layers for group in groups))
 
 
 MODELS = [
@@ -83,7 +92,7 @@ def held(model: Model, groups: tuple[KVGroup, ...], num_tokens: int, budget: int
 
 def least(model: Model, num_tokens: int) -> float:
     """MiB of what the next query of each layer sees."""
-    layer = KVCacheSpec(1, model.num_kv_heads, model.head_dim, "float16").block_bytes / BLOCK_SIZE
+    layer = KVCacheSpec(model.layers[:1], "float16").block_bytes / BLOCK_SIZE
     return sum(min(window or num_tokens, num_tokens) for window in model.windows) * layer / (1 << 20)
 
 
@@ -98,7 +107,7 @@ def main() -> None:
     print(f"MiB held by a sequence of {args.tokens} tokens, computed {args.budget} at a time")
     print(f"{'':32}{'groups':>10}{'all kept':>10}{'prefill':>10}{'decode':>10}{'least':>10}{'saved':>8}")
     for model in MODELS:
-        groups = kv_groups(model.windows, args.tokens)
+        groups = kv_groups(model.layers, args.tokens)
         whole = (KVGroup(0, tuple(range(len(model.windows)))),)
         before = held(model, whole, args.tokens, args.budget)
         after = held(model, groups, args.tokens, args.budget)

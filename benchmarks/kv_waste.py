@@ -27,7 +27,7 @@ from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 

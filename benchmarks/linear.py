@@ -18,7 +18,8 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.machine.isa import choose_isa
 from octavo.runtime import native
-from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.ops import Tracer
 
 PROMPT = 256
@@ -74,7 +75,7 @@ def compile_linear(backend: native.NativeBackend, encoding: Encoding, arguments:
         if encoding is Encoding.MXFP4:
             data.reshape(-1, 17)[:, 0] = 127
     tracer = Tracer()
-    x = tracer.rope(tracer.embedding("embed", cols), "rope", cols, 2)
+    x = tracer.rope(tracer.embedding("embed", PROMPT, cols), "rope", cols, 2)
     program = tracer.finish(tracer.linear(x, [("w", rows)]))
     weights = {
         "embed": Tensor.from_array(rng.standard_normal((PROMPT, cols), dtype=np.float32)),
@@ -82,7 +83,7 @@ def compile_linear(backend: native.NativeBackend, encoding: Encoding, arguments:
         "w": Tensor((rows, cols), encoding, data),
     }
     limits = Limits(max_tokens=PROMPT, max_outputs=PROMPT, max_sequences=1)
-    executable = backend.compile(program, weights, KVCacheSpec(1, 1, 16, "float32"), limits)
+    executable = backend.compile(program, weights, KVCacheSpec((), "float32"), limits)
     executable.allocate_kv_cache(PROMPT // 16)
     return executable
 

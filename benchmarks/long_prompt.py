@@ -27,7 +27,8 @@ from octavo.model.decoder import trace
 from octavo.model.rope import Rope
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import weight_shapes
-from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.native import NativeBackend
 from octavo.sampling_params import SamplingParams
 
@@ -73,7 +74,7 @@ def make_engine(config: EngineConfig, num_streams: int) -> Engine:
     """An engine with memory for all that the benchmark runs."""
     scheduler = scheduler_settings(config, LENGTH)
     limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
-    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "int16")
+    kv_cache = KVCacheSpec(trace(SPEC).cache_layers, "int16")
     executable = NativeBackend().compile(trace(SPEC), weights(), kv_cache, limits)
     num_blocks = (2 + num_streams) * LENGTH // 16
     return Engine(executable, EngineSettings(scheduler, LENGTH, SPEC.vocab_size, num_blocks))

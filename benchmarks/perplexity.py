@@ -24,7 +24,8 @@ from octavo.config import EngineConfig
 from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model, resolve_model
-from octavo.runtime.backend import BLOCK_SIZE, Backend, Batch, Executable, Limits
+from octavo.runtime.backend import Backend, Batch, Executable, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.sampling.logprobs import log_softmax
 from octavo.tokenizer.load import load_tokenizer
@@ -57,7 +58,7 @@ def compile_for_windows(arguments: argparse.Namespace) -> Executable:
     executable = choose_backend(arguments.backend, arguments.threads).compile(
         trace(model.spec),
         model.weights,
-        kv_cache_spec(config, model.spec),
+        kv_cache_spec(config, trace(model.spec).cache_layers),
         Limits(max_tokens=window, max_outputs=window, max_sequences=1),
     )
     executable.allocate_kv_cache(-(-window // BLOCK_SIZE))

@@ -18,7 +18,8 @@ from octavo.config import EngineConfig
 from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.runtime.native import NativeBackend, NativeExecutable
 
 CHUNK = 512
@@ -56,8 +57,12 @@ def main() -> None:
     config = EngineConfig(model=arguments.model)
     model = load_model(config)
     lengths = [length for length in LENGTHS if length <= model.max_model_len]
+    program = trace(model.spec)
     executable = NativeBackend().compile(
-        trace(model.spec), model.weights, kv_cache_spec(config, model.spec), Limits(CHUNK, 1, 1)
+        program,
+        model.weights,
+        kv_cache_spec(config, program.cache_layers),
+        Limits(CHUNK, 1, 1),
     )
     executable.allocate_kv_cache(-(-lengths[-1] // BLOCK_SIZE))
     prefill_seconds(executable, lengths[-1])  # touches every page

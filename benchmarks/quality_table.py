@@ -32,7 +32,8 @@ from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.job import quantise
-from octavo.runtime.backend import BLOCK_SIZE, Batch, Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Executable, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.tokenizer.load import load_tokenizer
 
 WINDOW = 512
@@ -75,7 +76,7 @@ def compiled(path: Path) -> Executable:
     """The model at `path` with room for a window and what is decoded behind it."""
     model = load_model(EngineConfig(model=str(path), max_model_len=WINDOW + DECODED))
     spec = model.spec
-    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "int16")
+    kv_cache = KVCacheSpec(trace(spec).cache_layers, "int16")
     limits = Limits(max_tokens=WINDOW, max_outputs=WINDOW, max_sequences=1)
     executable = choose_backend("native", None).compile(trace(spec), model.weights, kv_cache, limits)
     executable.allocate_kv_cache(-(-(WINDOW + DECODED) // BLOCK_SIZE))

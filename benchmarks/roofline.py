@@ -24,7 +24,8 @@ from octavo.config import EngineConfig
 from octavo.machine.isa import choose_isa
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.native import NativeBackend, NativeExecutable
 
 PREFILL = 512
@@ -70,7 +71,7 @@ def main() -> None:
 
     model = load_model(EngineConfig(model=arguments.model))
     spec, program = model.spec, trace(model.spec)
-    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "int16")
+    kv_cache = KVCacheSpec(program.cache_layers, "int16")
     executable = NativeBackend(arguments.threads, arguments.isa).compile(
         program, model.weights, kv_cache, Limits(PREFILL, max(BATCHES), max(BATCHES))
     )

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 TEXT = """the sea was calm and a small boat came slowly into the harbour while the old man on the pier
 looked at his watch and thought about the long winter that had just ended with so many days of rain"""

@@ -17,7 +17,7 @@ from octavo.config import EngineConfig
 from octavo.formats.tensor import Tensor
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
-from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.program import Program, Rows
 
 READ_BYTES = 256 << 20
@@ -112,8 +112,8 @@ class Ceiling(msgspec.Struct, frozen=True):
 def work_of_model(path: Path, weight_bytes: int) -> ModelWork:
     """The work of the model at `path` with an int16 KV cache; `weight_bytes` as in `count_work`."""
     model = load_model(EngineConfig(model=str(path)))
-    kv_cache = KVCacheSpec(model.spec.num_layers, model.spec.num_kv_heads, model.spec.head_dim, "int16")
-    return count_work(trace(model.spec), model.weights, kv_cache, weight_bytes)
+    program = trace(model.spec)
+    return count_work(program, model.weights, KVCacheSpec(program.cache_layers, "int16"), weight_bytes)
 
 
 def count_work(

@@ -25,7 +25,8 @@ from octavo.machine.memory import machine_memory
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model, resolve_model
 from octavo.model.spec import DecoderSpec
-from octavo.runtime.backend import Backend, KVCacheSpec, Limits
+from octavo.runtime.backend import Backend, Limits
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.program import Program, Rows
 from octavo.structured.compiler import GrammarCompiler
 
@@ -54,10 +55,10 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
     model = load_model(config, _calibrated)
     chosen = _choose_backend(config, model)
     program = trace(model.spec)
-    groups = kv_groups(model.spec.windows, model.max_model_len)
+    groups = kv_groups(program.cache_layers, model.max_model_len)
     scheduler = scheduler_settings(config, model.max_model_len, groups)
     limits = step_limits(scheduler)
-    kv_cache = kv_cache_spec(config, model.spec, groups)
+    kv_cache = kv_cache_spec(config, program.cache_layers, groups)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
     _log.info(
         "Weights take %s (%s, %.1f s)",
@@ -213,22 +214,21 @@ def _seconds(milliseconds: float | None) -> float | None:
 
 
 def kv_cache_spec(
-    config: EngineConfig, spec: DecoderSpec, groups: tuple[KVGroup, ...] = (KVGroup(),)
+    config: EngineConfig, layers: tuple[PagedKV, ...], groups: tuple[KVGroup, ...] = (KVGroup(),)
 ) -> KVCacheSpec:
-    """The KV cache of `spec` in the type that the flags ask for; one of `groups` is of all layers.
+    """The KV cache of `layers` in the type that the flags ask for; one of `groups` is of all layers.
 
-    Raises ValueError for int16 items of an odd head_dim: the kernels multiply them in pairs.
+    Raises ValueError for int16 items of keys or values with an odd width: the kernels multiply them in pairs.
     """
-    odd = spec.head_dim % 2 == 1
+    odd = [dim for layer in layers for dim in (layer.key_dim, layer.value_dim) if dim % 2]
     short = {"auto": "float16" if odd else "int16", "f16": "float16", "bf16": "bfloat16", "fp8_e4m3": "fp8"}
     dtype = short.get(config.kv_cache_dtype, config.kv_cache_dtype)
     if odd and dtype == "int16":
         raise ValueError(
-            f"kv_cache_dtype (--kv-cache-dtype) int16 needs an even head_dim and the model's is "
-            f"{spec.head_dim}; use auto, which takes float16 here"
+            f"kv_cache_dtype (--kv-cache-dtype) int16 needs an even head_dim and the model's is {odd[0]}; "
+            f"use auto, which takes float16 here"
         )
-    layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
-    return KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype, layers)
+    return KVCacheSpec(layers, dtype, tuple(group.layers for group in groups) if len(groups) > 1 else ())
 
 
 def activation_bytes(program: Program, limits: Limits) -> int:

@@ -8,7 +8,7 @@ from octavo.engine.kv.block_hash import BlockHasher, token_bytes
 from octavo.engine.kv.block_table import BlockTable
 from octavo.engine.kv.offload.disk_reader import Load
 from octavo.engine.messages import AddRequest
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling.state import SamplingState
 from octavo.structured.matcher import Matcher

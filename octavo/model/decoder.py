@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from octavo.model.spec import DecoderSpec
+from octavo.runtime.kv_cache import PagedKV
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import Program, View
 
@@ -14,7 +15,7 @@ def trace(spec: DecoderSpec) -> Program:
     attention only the rows that want logits go on, since nothing reads the others.
     """
     ops = Tracer()
-    x = ops.embedding("embed.weight", spec.hidden_size)
+    x = ops.embedding("embed.weight", spec.vocab_size, spec.hidden_size)
     for layer in range(spec.num_layers):
         attended = _attend(
             ops, spec, layer, ops.rms_norm(x, f"layers.{layer}.attn_norm.weight", spec.norm_eps)
@@ -43,17 +44,13 @@ def _attend(ops: Tracer, spec: DecoderSpec, layer: int, x: View) -> View:
         ops.head_rms_norm(k, f"layers.{layer}.attn.k_norm.weight", spec.head_dim, spec.norm_eps)
     # q and k lie side by side and rotate alike, head by head.
     ops.rope(qkv.columns(0, spec.query_cols + spec.kv_cols), "rope", spec.head_dim, spec.rope.dim)
-    return ops.paged_attention(
-        q,
-        k,
-        v,
-        layer=layer,
-        num_heads=spec.num_heads,
+    cache = PagedKV(
         num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_dim,
-        scale=spec.head_dim**-0.5,
+        key_dim=spec.head_dim,
+        value_dim=spec.head_dim,
         window=spec.windows[layer],
     )
+    return ops.paged_attention(q, k, v, num_heads=spec.num_heads, scale=spec.head_dim**-0.5, cache=cache)
 
 
 def _linear(

@@ -26,7 +26,7 @@ from octavo.machine.memory import Memory
 from octavo.model.decoder import trace
 from octavo.model.load import describe, resolve_max_model_len, resolve_model, rounds_on_load
 from octavo.model.weights import stored_weights
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,8 +111,9 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
     stored = weights = stored_weights(checkpoint, spec)
     if rounds_on_load(checkpoint, config.quantization):
         weights = rounded_on_load(stored, str(config.quantization), path, {})
-    groups = kv_groups(spec.windows, max_model_len)
-    program, kv_cache = trace(spec), kv_cache_spec(config, spec, groups)
+    program = trace(spec)
+    groups = kv_groups(program.cache_layers, max_model_len)
+    kv_cache = kv_cache_spec(config, program.cache_layers, groups)
     limits = step_limits(scheduler_settings(config, max_model_len))
 
     linears = [name for each in program.instructions if each.op == "linear" for name in each.weights]

@@ -18,7 +18,7 @@ from octavo.plan.service import Service, plan_service
 from octavo.plan.shape import ModelShape, shape_of
 from octavo.plan.simulation import Load
 from octavo.plan.step_cost import Roofline, StepCost
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 BYTES_PER_WEIGHT = {"bfloat16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}
 """int4 with a 16-bit scale for each group of 32, roughly."""

@@ -22,6 +22,7 @@ from octavo.bench.local_server import local_server
 from octavo.config import EngineConfig
 from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.kv.kv_groups import kv_groups
+from octavo.model.decoder import trace
 from octavo.model.load import read_spec, resolve_model
 from octavo.plan.step_cost import StepCost
 from octavo.plan.step_work import StepWork
@@ -175,7 +176,7 @@ def _flags(config: EngineConfig, num_blocks: int) -> list[str]:
     """Those of a server that has `num_blocks` for every group of layers, and otherwise is what is planned."""
     model = resolve_model(config.model)
     # Short sequences have a block for the same tokens in every group.
-    num_groups = len(kv_groups(read_spec(model).windows, num_blocks * config.block_size))
+    num_groups = len(kv_groups(trace(read_spec(model)).cache_layers, num_blocks * config.block_size))
     return [
         str(model),
         *("--num-gpu-blocks-override", str(max(2, num_blocks * num_groups))),

@@ -9,7 +9,7 @@ from pathlib import Path
 from octavo.engine.kv.kv_groups import KVGroup, kv_groups
 from octavo.model.load import read_spec
 from octavo.model.spec import DecoderSpec
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE, PagedKV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,13 @@ class ModelShape:
 
     def kv_groups(self, max_model_len: int) -> tuple[KVGroup, ...]:
         """Which layers share a block table, as in the engine."""
-        return kv_groups(self.windows or (0,) * self.num_layers, max_model_len)
+        layers = [
+            PagedKV(
+                num_kv_heads=self.num_kv_heads, key_dim=self.head_dim, value_dim=self.head_dim, window=window
+            )
+            for window in self.windows or (0,) * self.num_layers
+        ]
+        return kv_groups(layers, max_model_len)
 
     def kv_block_bytes(self, groups: tuple[KVGroup, ...], bytes_per_value: float = 2) -> float:
         """A block of the pool: keys and values of 16 tokens in as many layers as the largest group has."""

@@ -15,7 +15,8 @@ from octavo.formats.groups import Floats
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
 from octavo.quantise.source import Source
-from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec
+from octavo.runtime.backend import Batch
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.program import Rows, View
 from octavo.runtime.reference import OPS, ReferenceExecutable
 
@@ -40,7 +41,7 @@ class CalibrationRun:
         self._replaced: dict[str, Floats] = {}
         rope = spec.rope.table(max(len(each) for each in sequences))
         self._run = _Executable(
-            KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "float32"),
+            KVCacheSpec(self._program.cache_layers, "float32"),
             _Overlaid(weights, {"rope": rope}, self._replaced),
         )
         self._run.allocate_kv_cache(int(self._batch.block_tables.max()) + 1)

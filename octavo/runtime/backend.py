@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.tensor import Tensor
-from octavo.runtime.kv_items import vector_bytes
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.program import Program
 
 if TYPE_CHECKING:
     from octavo.sampling.sampler import Sampler
-
-BLOCK_SIZE = 16
-"""Tokens in a KV block: an octavo sheet folds into 16 pages."""
 
 
 @dataclass(slots=True)
@@ -44,38 +41,6 @@ class Limits:
     max_tokens: int
     max_outputs: int
     max_sequences: int
-
-
-@dataclass(frozen=True, slots=True)
-class KVCacheSpec:
-    """The shape of the KV cache: what one block costs follows from it.
-
-    The layers of a KV group share a block table, and a block holds 16 tokens of one group. All blocks are
-    alike, with room for the largest group, so that any group can have any block. No `groups` are one of all
-    layers.
-    """
-
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    dtype: str  # one of `octavo.runtime.kv_items.KV_CACHE_DTYPES`
-    groups: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def layers_by_group(self) -> tuple[tuple[int, ...], ...]:
-        """The layers of each group, every layer in one."""
-        return self.groups or (tuple(range(self.num_layers)),)
-
-    @property
-    def planes(self) -> int:
-        """Layers that a block has room for."""
-        return max(map(len, self.layers_by_group))
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block of 16 tokens: 2 (K and V) x layers of a group x KV heads x 16 vectors."""
-        vectors = 2 * self.planes * self.num_kv_heads * BLOCK_SIZE
-        return vectors * vector_bytes(self.dtype, self.head_dim)
 
 
 class Executable(Protocol):

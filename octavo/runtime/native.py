@@ -13,7 +13,8 @@ from octavo import _native
 from octavo.formats.tensor import Tensor
 from octavo.machine.cpus import usable_cpus
 from octavo.machine.isa import choose_isa
-from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.native_sampler import NativeSampler
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
@@ -85,8 +86,9 @@ class NativeExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Reserve the KV cache; its pages are committed when first written."""
         spec = self._kv_cache
+        like = spec.layers[0] if spec.layers else PagedKV(num_kv_heads=1, key_dim=1, value_dim=1)
         self._native.allocate_kv_cache(
-            spec.layers_by_group, spec.num_kv_heads, spec.head_dim, spec.dtype, num_blocks
+            spec.layers_by_group, like.num_kv_heads, like.key_dim, spec.dtype, num_blocks
         )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from octavo.runtime.kv_cache import PagedKV
+
 
 class Rows(Enum):
     """What the rows of a buffer count in a step."""
@@ -51,28 +53,50 @@ Attribute = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One op of the table in `octavo.runtime.ops`: its operands, weight names and constants."""
+    """One op of the table in `octavo.runtime.ops`: its operands, weights and constants.
+
+    `shapes` are those of `weights`: `[out, in]` of a linear, `[cols]` of a norm. A table that is made when
+    the model is loaded (rope's) has as many rows as there are positions, which the model does not say: -1.
+    """
 
     op: str
     inputs: tuple[View, ...]
     output: View
     weights: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The instructions of a model in order, their buffers, and the arena sizes in floats per row."""
+    """The instructions of a model in order, their buffers, and the arena sizes in floats per row.
+
+    `cache_layers` are what its attentions keep in the KV cache, in the order of their `layer` attributes.
+    """
 
     instructions: tuple[Instruction, ...]
     buffers: tuple[Buffer, ...]
     arena_cols: dict[Rows, int]
     result: View
+    cache_layers: tuple[PagedKV, ...] = ()
 
     @property
     def weight_names(self) -> list[str]:
         """Each weight that the program reads, once, in order of first use."""
         return list(dict.fromkeys(name for each in self.instructions for name in each.weights))
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight that a checkpoint must hold, by canonical name; not those of tables.
+
+        Raises ValueError for a weight that two instructions read as of different shapes.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for each in self.instructions:
+            for name, shape in zip(each.weights, each.shapes, strict=True):
+                if -1 not in shape and shapes.setdefault(name, shape) != shape:
+                    raise ValueError(f"weight {name!r} is read as {shapes[name]} and as {shape}")
+        return shapes
 
     @property
     def linear_weights(self) -> list[str]:
@@ -97,7 +121,12 @@ class Program:
         )
 
 
-def plan_arena(instructions: list[Instruction], buffers: list[Buffer], result: View) -> Program:
+def plan_arena(
+    instructions: list[Instruction],
+    buffers: list[Buffer],
+    result: View,
+    cache_layers: tuple[PagedKV, ...] = (),
+) -> Program:
     """Give each buffer an offset so that buffers alive at the same time never overlap.
 
     A buffer lives from its first write to its last use; first fit in order of first write. With a
@@ -129,4 +158,4 @@ def plan_arena(instructions: list[Instruction], buffers: list[Buffer], result: V
         planned[number] = Buffer(buffer.rows, buffer.cols, offset)
         placed.append(number)
         arena_cols[buffer.rows] = max(arena_cols[buffer.rows], offset + buffer.cols)
-    return Program(tuple(instructions), tuple(planned), arena_cols, result)
+    return Program(tuple(instructions), tuple(planned), arena_cols, result, cache_layers)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from octavo.formats.tensor import Tensor
 from octavo.runtime import kv_items
-from octavo.runtime.backend import BLOCK_SIZE, Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.program import Attribute, Instruction, Program, Rows, View
 from octavo.sampling.sampler import ReferenceSampler
 
@@ -39,7 +40,7 @@ class ReferenceBackend:
 
 
 class ReferenceExecutable:
-    """A Program with float32 weights and a KV cache of `[planes, blocks, 16, KV heads, bytes]` twice."""
+    """A Program with float32 weights and a KV cache of `[blocks, block bytes]`."""
 
     def __init__(self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec) -> None:
         self.sampler = ReferenceSampler()
@@ -55,45 +56,25 @@ class ReferenceExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Make a KV cache of `num_blocks` blocks."""
         spec = self._kv_spec
-        self.planes = {
-            layer: (group, plane)
+        self.cache = np.zeros((num_blocks, spec.block_bytes), np.uint8)
+        self.layers = {
+            layer: CachedLayer(self.cache, spec, group, layers, layer)
             for group, layers in enumerate(spec.layers_by_group)
-            for plane, layer in enumerate(layers)
+            for layer in layers
         }
-        vector = kv_items.vector_bytes(spec.dtype, spec.head_dim)
-        shape = (spec.planes, num_blocks, BLOCK_SIZE, spec.num_kv_heads, vector)
-        self.keys = np.zeros(shape, np.uint8)
-        self.values = np.zeros(shape, np.uint8)
-
-    def write_kv(self, plane: int, slots: Slots, keys: Floats, values: Floats) -> None:
-        """Put `[tokens, KV heads, head dim]` keys and values into slots, rounded to the cache's type."""
-        self.keys[plane][slots] = kv_items.encode(keys, self._kv_spec.dtype, "keys")
-        self.values[plane][slots] = kv_items.encode(values, self._kv_spec.dtype, "values")
-
-    def read_kv(self, plane: int, slots: Slots) -> tuple[Floats, Floats]:
-        """Keys and values of slots, `[tokens, KV heads, head dim]` each."""
-        dtype = self._kv_spec.dtype
-        return kv_items.decode(self.keys[plane][slots], dtype), kv_items.decode(
-            self.values[plane][slots], dtype
-        )
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
         """Copy whole blocks, one pair after the other."""
         for source, destination in zip(sources, destinations, strict=True):
-            self.keys[:, destination] = self.keys[:, source]
-            self.values[:, destination] = self.values[:, source]
+            self.cache[destination] = self.cache[source]
 
     def read_blocks(self, blocks: Sequence[int]) -> NDArray[np.uint8]:
-        """The bytes of each block: its keys, layer after layer, then its values."""
-        parts = [each[:, list(blocks)].swapaxes(0, 1) for each in (self.keys, self.values)]
-        return np.stack(parts, axis=1).reshape(len(blocks), -1)
+        """The bytes of each block, the layers of its group one after the other."""
+        return self.cache[list(blocks)]
 
     def write_blocks(self, blocks: Sequence[int], data: NDArray[np.uint8]) -> None:
         """Fill each block with bytes that `read_blocks` gave."""
-        planes, _, *rest = self.keys.shape
-        parts = data.reshape(len(blocks), 2, planes, *rest)
-        for each, part in ((self.keys, parts[:, 0]), (self.values, parts[:, 1])):
-            each[:, list(blocks)] = part.swapaxes(0, 1)
+        self.cache[list(blocks)] = data
 
     def run(self, batch: Batch) -> Floats:
         """Run one step: float32 `[R, cols]`."""
@@ -107,6 +88,35 @@ class ReferenceExecutable:
             inputs = [array(view) for view in each.inputs]
             array(each.output)[:] = OPS[each.op](self, batch, each, inputs)
         return array(self._program.result)
+
+
+class CachedLayer:
+    """The part of every block that one layer has: `[blocks, 16, KV heads, key bytes + value bytes]`."""
+
+    def __init__(
+        self, cache: NDArray[np.uint8], spec: KVCacheSpec, group: int, layers: tuple[int, ...], layer: int
+    ) -> None:
+        """`layers` are those of KV group `group`, which lie one after the other in a block."""
+        own = spec.layers[layer]
+        before = layers[: layers.index(layer)]
+        start = BLOCK_SIZE * sum(spec.layers[each].token_bytes(spec.dtype) for each in before)
+        size = BLOCK_SIZE * own.token_bytes(spec.dtype)
+        self.group = group
+        self._dtype = spec.dtype
+        self._key_bytes = kv_items.vector_bytes(spec.dtype, own.key_dim)
+        shape = (len(cache), BLOCK_SIZE, own.num_kv_heads, -1)
+        self._part = cache[:, start : start + size].reshape(shape) if len(cache) else cache
+
+    def write(self, slots: Slots, keys: Floats, values: Floats) -> None:
+        """Put `[tokens, KV heads, dim]` keys and values into slots, rounded to the cache's type."""
+        self._part[*slots, :, : self._key_bytes] = kv_items.encode(keys, self._dtype, "keys")
+        self._part[*slots, :, self._key_bytes :] = kv_items.encode(values, self._dtype, "values")
+
+    def read(self, slots: Slots) -> tuple[Floats, Floats]:
+        """Keys and values of slots, `[tokens, KV heads, dim]` each."""
+        part = self._part[slots]
+        keys, values = part[..., : self._key_bytes], part[..., self._key_bytes :]
+        return kv_items.decode(keys, self._dtype), kv_items.decode(values, self._dtype)
 
 
 Op = Callable[[ReferenceExecutable, Batch, Instruction, list[Floats]], Floats]
@@ -148,25 +158,25 @@ def _rope(run: ReferenceExecutable, batch: Batch, op: Instruction, inputs: list[
 
 
 def _paged_attention(run: ReferenceExecutable, batch: Batch, op: Instruction, inputs: list[Floats]) -> Floats:
-    head_dim = int(op.attributes["head_dim"])
-    kv_group, plane = run.planes[int(op.attributes["layer"])]
-    tables = batch.block_tables[kv_group]
+    key_dim, value_dim = op.attributes["head_dim"], op.attributes["value_dim"]
+    layer = run.layers[int(op.attributes["layer"])]
+    tables = batch.block_tables[layer.group]
     window, scale = int(op.attributes["window"]), np.float32(op.attributes["scale"])
-    q, k, v = (_heads(each, head_dim) for each in inputs)
+    q, k, v = _heads(inputs[0], key_dim), _heads(inputs[1], key_dim), _heads(inputs[2], value_dim)
     group = q.shape[1] // k.shape[1]
     queries = [slice(start, end) for start, end in pairwise(batch.query_starts)]
     for tokens, table in zip(queries, tables, strict=True):
         positions = batch.positions[tokens]
         slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-        run.write_kv(plane, slots, k[tokens], v[tokens])
+        layer.write(slots, k[tokens], v[tokens])
 
-    output = np.zeros_like(q)
+    output = np.zeros((*q.shape[:2], int(value_dim)), np.float32)
     for tokens, table, context_len in zip(queries, tables, batch.context_lens, strict=True):
         positions = batch.positions[tokens]
         # What no query sees may be gone: its blocks belong to others.
         seen = np.arange(max(0, positions[0] - window + 1) if window else 0, context_len)
         slots = table[seen // BLOCK_SIZE], seen % BLOCK_SIZE
-        keys, values = run.read_kv(plane, slots)  # [context, KV heads, head dim]
+        keys, values = layer.read(slots)  # [context, KV heads, head dim]
         visible = seen[None, :] <= positions[:, None]  # [queries, context]
         if window:
             visible &= seen[None, :] > positions[:, None] - window

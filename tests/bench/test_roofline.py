@@ -12,9 +12,9 @@ from octavo.bench.workload import Workload
 from octavo.formats.tensor import Encoding
 from octavo.machine.isa import available_isas
 from octavo.model.decoder import trace
-from octavo.runtime.backend import KVCacheSpec
+from octavo.runtime.kv_cache import KVCacheSpec
 
-KV_CACHE = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
+KV_CACHE = KVCacheSpec(trace(SPEC).cache_layers, "float16")
 MACHINE = Roofline(isa="avx2", threads=1, read_bandwidth=1e10, integer_rate=1e11, float_rate=1e10)
 DECODE = Workload(kind="decode", prompt_tokens=127, output_tokens=1)
 

@@ -28,7 +28,8 @@ from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
-from octavo.runtime.backend import Backend, Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import Backend, Executable, Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 from octavo.sampling_params import SamplingParams
 
@@ -53,8 +54,9 @@ def compile_llama(
 ) -> Executable:
     model = random_llama(encoding, MAX_MODEL_LEN, spec)
     layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
-    kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, kv_dtype, layers)
-    return backend.compile(trace(spec), model.weights, kv_cache, limits)
+    program = trace(spec)
+    kv_cache = KVCacheSpec(program.cache_layers, kv_dtype, layers)
+    return backend.compile(program, model.weights, kv_cache, limits)
 
 
 def engine_factory(
@@ -100,7 +102,7 @@ def test_blocks_out_of_the_window_are_not_missed(
     spec: DecoderSpec, batch: list[AddRequest], data: st.DataObject
 ):
     """Alone with every block of every layer kept."""
-    groups = kv_groups(spec.windows, MAX_MODEL_LEN)
+    groups = kv_groups(trace(spec).cache_layers, MAX_MODEL_LEN)
     make = engine_factory(make_backend("native"), Encoding.Q8_0, spec=spec)
     engine = data.draw(engine_settings(**SIZES, groups=groups))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
 import pytest
@@ -13,6 +12,7 @@ from octavo.config import EngineConfig
 from octavo.engine import build
 from octavo.engine.kv.block_hash import HASH_ALGORITHMS
 from octavo.engine.messages import AddRequest
+from octavo.runtime.kv_cache import PagedKV
 from octavo.sampling_params import SamplingParams
 
 
@@ -20,7 +20,7 @@ from octavo.sampling_params import SamplingParams
 def tiny_model(monkeypatch: pytest.MonkeyPatch):
     """The random Llama in place of whatever model is asked for."""
 
-    def load(config: EngineConfig):
+    def load(config: EngineConfig, calibrate: object):
         return random_llama(max_model_len=config.max_model_len or 128)
 
     monkeypatch.setattr(build, "load_model", load)
@@ -97,8 +97,9 @@ def test_memory_is_taken_from_the_flags():
 
 
 def test_a_head_dim_that_is_odd_has_no_int16_cache():
-    odd = dataclasses.replace(SPEC, head_dim=15, rope=dataclasses.replace(SPEC.rope, dim=14))
-    assert build.kv_cache_spec(EngineConfig(), SPEC).dtype == "int16"
+    even = (PagedKV(num_kv_heads=2, key_dim=16, value_dim=16),)
+    odd = (*even, PagedKV(num_kv_heads=2, key_dim=16, value_dim=15))
+    assert build.kv_cache_spec(EngineConfig(), even).dtype == "int16"
     assert build.kv_cache_spec(EngineConfig(), odd).dtype == "float16"
     assert build.kv_cache_spec(EngineConfig(kv_cache_dtype="int8"), odd).dtype == "int8"
     with pytest.raises(

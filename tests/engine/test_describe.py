@@ -17,7 +17,8 @@ from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
 from octavo.engine.scheduling.scheduler import SchedulerSettings
-from octavo.runtime.backend import BLOCK_SIZE, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
 
 VOCAB = 19

@@ -12,7 +12,8 @@ import pytest
 from octavo.config import EngineConfig
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model
-from octavo.runtime.backend import Backend, Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import Backend, Executable, Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 
 
 @dataclass
@@ -72,9 +73,9 @@ def compile_model() -> Callable[..., tuple[LoadedModel, Executable]]:
         path: Path, backend: Backend, dtype: str = "auto", kv_dtype: str = "float32"
     ) -> tuple[LoadedModel, Executable]:
         model = load_model(EngineConfig(model=str(path), dtype=dtype))
-        spec = model.spec
-        kv_cache = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, kv_dtype)
+        program = trace(model.spec)
+        kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)
         limits = Limits(max_tokens=512, max_outputs=512, max_sequences=16)
-        return model, backend.compile(trace(spec), model.weights, kv_cache, limits)
+        return model, backend.compile(program, model.weights, kv_cache, limits)
 
     return compile_path

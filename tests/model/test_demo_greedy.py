@@ -7,7 +7,8 @@ import pytest
 from support.batches import Chunk, make_batch
 from support.tiny_models import expected_logits
 
-from octavo.runtime.backend import BLOCK_SIZE, Executable
+from octavo.runtime.backend import Executable
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.tokenizer.load import load_tokenizer
 
 PROMPTS = [

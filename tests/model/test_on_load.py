@@ -23,7 +23,8 @@ from octavo.model.load import load_model
 from octavo.plan.inspect import inspect_model
 from octavo.quantise.on_load import calibrated
 from octavo.quantise.sample_text import SAMPLE_TEXT
-from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 
 TOKENS = np.random.default_rng(3).integers(0, 160, 40).tolist()
@@ -35,7 +36,7 @@ RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0}
 
 
 def logits(model):
-    kv = KVCacheSpec(model.spec.num_layers, model.spec.num_kv_heads, model.spec.head_dim, "float32")
+    kv = KVCacheSpec(trace(model.spec).cache_layers, "float32")
     executable = ReferenceBackend().compile(trace(model.spec), model.weights, kv, Limits(64, 64, 1))
     (rows,) = run_schedule(executable, [TOKENS], [[(0, 40)]])
     return np.stack([rows[position] for position in range(len(TOKENS))])

@@ -54,7 +54,7 @@ def test_packed_bytes_are_what_the_kernels_take(stored: Path, dtype: str) -> Non
     config = EngineConfig(model=str(stored), dtype=dtype)
     loaded = load_model(config)
     limits = step_limits(scheduler_settings(config, loaded.max_model_len))
-    kv_cache = kv_cache_spec(config, loaded.spec)
+    kv_cache = kv_cache_spec(config, trace(loaded.spec).cache_layers)
     executable = native.NativeBackend().compile(trace(loaded.spec), loaded.weights, kv_cache, limits)
     packed = inspect_model(config, PLENTY).packed_bytes
     assert 0 <= executable.weight_bytes - packed <= 64 * len(loaded.weights)  # each begins a cache line

@@ -17,7 +17,8 @@ from octavo.quantise import source as source_module
 from octavo.quantise.awq import awq_scalings
 from octavo.quantise.calibration import CalibrationRun
 from octavo.quantise.source import Source
-from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 
 SEQUENCES = np.random.default_rng(4).integers(0, 160, (3, 40)).tolist()
@@ -44,7 +45,7 @@ def logits(source, weights):
     tensors["rope"] = Tensor.from_array(spec.rope.table(64))
     if spec.tie_embeddings:
         tensors["lm_head.weight"] = tensors["embed.weight"]
-    kv = KVCacheSpec(spec.num_layers, spec.num_kv_heads, spec.head_dim, "float32")
+    kv = KVCacheSpec(trace(spec).cache_layers, "float32")
     executable = ReferenceBackend().compile(trace(spec), tensors, kv, Limits(64, 64, 1))
     (rows,) = run_schedule(executable, SEQUENCES[:1], [[(0, 40)]])
     return np.stack([rows[position] for position in range(40)])

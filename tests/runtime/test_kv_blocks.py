@@ -9,7 +9,8 @@ from support.random_llama import SPEC, random_llama
 
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime.backend import Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import Executable, Limits
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.reference import ReferenceBackend
 
@@ -23,7 +24,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=KV_CACHE_DTYPES)
 def kv_cache(request: pytest.FixtureRequest) -> KVCacheSpec:
-    return KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, request.param)
+    return KVCacheSpec(trace(SPEC).cache_layers, request.param)
 
 
 def make_executable(backend_name: str, kv_cache: KVCacheSpec) -> Executable:
@@ -74,7 +75,7 @@ def test_blocks_are_carried_over_to_another_executable(backend_name: str, kv_cac
 
 
 def test_what_does_not_fit_is_refused():
-    spec = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, "float16")
+    spec = KVCacheSpec(trace(SPEC).cache_layers, "float16")
     executable = make_executable("native", spec)
     for call in (
         lambda: executable.copy_blocks([0], [8]),

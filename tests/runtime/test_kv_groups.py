@@ -14,7 +14,8 @@ from support.random_llama import HYBRID, random_llama
 
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime.backend import BLOCK_SIZE, Backend, Batch, Executable, KVCacheSpec, Limits
+from octavo.runtime.backend import Backend, Batch, Executable, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 
 MAX_LEN = 600
@@ -30,7 +31,7 @@ def make_executable(name: str, groups: tuple[tuple[int, ...], ...] = ()) -> Exec
     if name == "native":
         native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
         backend = native.NativeBackend(threads=2)
-    kv_cache = KVCacheSpec(HYBRID.num_layers, HYBRID.num_kv_heads, HYBRID.head_dim, "float16", groups)
+    kv_cache = KVCacheSpec(trace(HYBRID).cache_layers, "float16", groups)
     executable = backend.compile(trace(HYBRID), MODEL.weights, kv_cache, Limits(MAX_LEN, 16, 8))
     executable.allocate_kv_cache(NUM_BLOCKS)
     return executable
@@ -116,8 +117,9 @@ def test_as_with_one_table_for_all(
 
 
 def test_a_block_has_room_for_the_largest_group_only():
-    whole = KVCacheSpec(5, 2, 16, "float16")
-    cut = KVCacheSpec(5, 2, 16, "float16", ((0, 3), (1, 2), (4,)))
+    layers = trace(HYBRID).cache_layers
+    whole = KVCacheSpec(layers, "float16")
+    cut = KVCacheSpec(layers, "float16", ((0, 3), (1, 2), (4,)))
     assert 5 * cut.block_bytes == 2 * whole.block_bytes
     for name in ("reference", "native"):
         executable = make_executable(name, cut.groups)
@@ -137,7 +139,7 @@ def test_what_one_group_shares_another_need_not():
     """Ten sequences begin with the same blocks in one group that sees all, with their own in the other."""
     executable = make_executable("native", CUTS[2])
     random = np.random.default_rng(3)
-    planes = KVCacheSpec(HYBRID.num_layers, HYBRID.num_kv_heads, HYBRID.head_dim, "float16", CUTS[2])
+    planes = KVCacheSpec(trace(HYBRID).cache_layers, "float16", CUTS[2])
     content = random.normal(0, 0.5, (NUM_BLOCKS, planes.block_bytes // 2)).astype(np.float16).view(np.uint8)
     count, length, shared = 10, 300, 256 // BLOCK_SIZE
     width = -(-length // BLOCK_SIZE)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.native_harness import ISAS, VOCABULARY, Harness, random_tensor, with_positions
+from support.native_harness import ISAS, VOCABULARY, Harness, kv, random_tensor, with_positions
 
 from octavo.formats.tensor import Encoding, Tensor
-from octavo.runtime.backend import Batch, KVCacheSpec
+from octavo.runtime.backend import Batch
 from octavo.runtime.kv_items import KV_CACHE_DTYPES, decode, encode
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
@@ -48,14 +48,14 @@ def test_attention(isa: str, dtype: str, heads: int, kv_heads: int, head_dim: in
     rng = np.random.default_rng(heads)
     cols = (heads + 2 * kv_heads) * head_dim
     x = rng.standard_normal((tokens, cols), dtype=np.float32)
-    harness = Harness(isa, x, kv_cache=KVCacheSpec(1, kv_heads, head_dim, dtype))
+    harness = Harness(isa, x, kv_dtype=dtype)
     qkv = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
 
     def build(ops: Tracer, x: View) -> View:
         q, k = x.columns(0, qkv[0]), x.columns(qkv[0], qkv[1])
         v = x.columns(qkv[0] + qkv[1], qkv[2])
-        shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
-        return ops.paged_attention(q, k, v, layer=0, scale=head_dim**-0.5, window=window, **shape)
+        cache = kv(kv_heads, head_dim, window)
+        return ops.paged_attention(q, k, v, num_heads=heads, scale=head_dim**-0.5, cache=cache)
 
     got = with_positions(harness, build)
     q, k, v = np.split(x, np.cumsum(qkv)[:-1], axis=1)
@@ -67,9 +67,10 @@ def test_attention(isa: str, dtype: str, heads: int, kv_heads: int, head_dim: in
 
 
 def test_an_int16_cache_of_an_odd_head_dim_is_refused() -> None:
-    executable = Harness(
-        ISAS[-1], np.ones((1, 15), np.float32), kv_cache=KVCacheSpec(1, 1, 15, "int16")
-    ).compile(lambda ops, x: x)
+    harness = Harness(ISAS[-1], np.ones((1, 15), np.float32), kv_dtype="int16")
+    executable = harness.compile(
+        lambda ops, x: ops.paged_attention(x, x, x, num_heads=1, scale=1.0, cache=kv(1, 15))
+    )
     with pytest.raises(ValueError, match="odd head_dim 15"):
         executable.allocate_kv_cache(1)
 
@@ -87,12 +88,12 @@ def test_int16_attention_is_as_exact_as_float16(isa: str, loud: float) -> None:
 
     def build(ops: Tracer, x: View) -> View:
         parts = (x.columns(start, size) for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False))
-        shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
-        return ops.paged_attention(*parts, layer=0, scale=head_dim**-0.5, window=0, **shape)
+        cache = kv(kv_heads, head_dim)
+        return ops.paged_attention(*parts, num_heads=heads, scale=head_dim**-0.5, cache=cache)
 
     error = {}
     for dtype in ("int16", "float16"):
-        harness = Harness(isa, x, kv_cache=KVCacheSpec(1, kv_heads, head_dim, dtype))
+        harness = Harness(isa, x, kv_dtype=dtype)
         error[dtype] = np.sqrt(np.mean((with_positions(harness, build) - exact) ** 2))
     assert error["int16"] < error["float16"]
 
@@ -105,12 +106,9 @@ def attention_program(ops: Tracer, x: View) -> View:
         qkv.columns(0, 96),
         qkv.columns(96, 32),
         qkv.columns(128, 32),
-        layer=0,
         num_heads=6,
-        num_kv_heads=2,
-        head_dim=16,
         scale=0.25,
-        window=0,
+        cache=kv(2, 16),
     )
     return ops.linear(out, [("o", 64)], residual=x)
 
@@ -125,7 +123,7 @@ def test_rows_do_not_depend_on_the_batch(data: st.DataObject) -> None:
         isa,
         rng.standard_normal((VOCABULARY, 64), dtype=np.float32),
         threads=data.draw(st.integers(1, 3)),
-        kv_cache=KVCacheSpec(1, 2, 16, "float16"),
+        kv_dtype="float16",
     )
     harness.weights |= {
         "norm": Tensor.from_array(np.ones(64, np.float32)),

@@ -14,7 +14,7 @@ from octavo.runtime.program import Program, Rows, View
 def programs(draw: st.DrawFn) -> Program:
     """Random traces: each op reads any earlier view of its kind of rows, or writes one in place."""
     ops = Tracer()
-    views = [ops.embedding("embed", draw(st.integers(1, 40)))]
+    views = [ops.embedding("embed", 7, draw(st.integers(1, 40)))]
     outputs: list[View] = []
     for i in range(draw(st.integers(0, 25))):
         group = draw(st.sampled_from([views, outputs])) or views
@@ -74,7 +74,7 @@ def test_buffers_lie_in_the_arena(program):
 def test_a_chain_reuses_its_memory():
     """A long chain of equal buffers needs two, as each op reads one and writes the other."""
     ops = Tracer()
-    x = ops.embedding("embed", 8)
+    x = ops.embedding("embed", 8, 8)
     for i in range(10):
         x = ops.rms_norm(x, f"norm{i}", 1e-6)
     assert ops.finish(x).arena_cols == {Rows.TOKENS: 16, Rows.OUTPUTS: 0}
@@ -82,7 +82,7 @@ def test_a_chain_reuses_its_memory():
 
 def test_weight_names_are_listed_once_in_order():
     ops = Tracer()
-    x = ops.embedding("embed", 8)
+    x = ops.embedding("embed", 8, 8)
     x = ops.linear(x, [("b", 8), ("a", 8)], [None, "bias"])
     x = ops.linear(x, [("embed", 8)])
     assert ops.finish(x).weight_names == ["embed", "b", "a", "bias"]
@@ -99,4 +99,4 @@ def test_views_stay_inside_their_buffer():
 def test_biases_must_match_the_weights():
     ops = Tracer()
     with pytest.raises(ValueError, match="1 biases for 2 weights"):
-        ops.linear(ops.embedding("embed", 8), [("a", 8), ("b", 8)], ["bias"])
+        ops.linear(ops.embedding("embed", 8, 8), [("a", 8), ("b", 8)], ["bias"])

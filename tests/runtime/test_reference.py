@@ -11,7 +11,8 @@ from support.batches import Chunk, make_batch, run_schedule
 from torch.nn import functional
 
 from octavo.formats.tensor import Tensor
-from octavo.runtime.backend import KVCacheSpec, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.kv_items import decode, encode
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import Instruction, Program, View
@@ -27,17 +28,17 @@ def random(*shape: int) -> np.ndarray:
 
 
 def compile_program(
-    program: Program, weights: dict[str, np.ndarray], kv_cache: KVCacheSpec | None = None
+    program: Program, weights: dict[str, np.ndarray], kv_dtype: str = "float32"
 ) -> ReferenceExecutable:
     tensors = {name: Tensor.from_array(each) for name, each in weights.items()}
-    kv_cache = kv_cache or KVCacheSpec(1, 1, 2, "float32")
+    kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)
     return ReferenceBackend().compile(program, tensors, kv_cache, LIMITS)
 
 
 def run_op(x: np.ndarray, build: Callable[[Tracer, View], View], **weights: np.ndarray) -> np.ndarray:
     """What `build` computes from the rows `x`, which come in as an embedding of tokens 0, 1, 2, ..."""
     ops = Tracer()
-    program = ops.finish(build(ops, ops.embedding("embed", x.shape[1])))
+    program = ops.finish(build(ops, ops.embedding("embed", *x.shape)))
     executable = compile_program(program, {"embed": x, **weights})
     executable.allocate_kv_cache(4)
     return executable.run(make_batch([Chunk(range(len(x)), 0, [0, 1], "all")]))
@@ -50,7 +51,7 @@ def assert_near(ours: np.ndarray, theirs: torch.Tensor, tolerance: float = 2e-6)
 
 def test_embedding_gathers_rows():
     table, ops = random(10, 6), Tracer()
-    executable = compile_program(ops.finish(ops.embedding("embed", 6)), {"embed": table})
+    executable = compile_program(ops.finish(ops.embedding("embed", 10, 6)), {"embed": table})
     rows = executable.run(make_batch([Chunk([7, 0, 7], 0, [0], "all")]))
     assert np.array_equal(rows, table[[7, 0, 7]])
 
@@ -117,7 +118,7 @@ def test_silu_mul_add_and_extremes():
 
 def test_gather_rows_takes_those_that_want_logits():
     x, ops = random(9, 4), Tracer()
-    program = ops.finish(ops.gather_rows(ops.embedding("embed", 4)))
+    program = ops.finish(ops.gather_rows(ops.embedding("embed", 9, 4)))
     executable = compile_program(program, {"embed": x})
     chunks = [Chunk([0, 1, 2], 0, [0]), Chunk([3, 4], 0, [1], "none"), Chunk([5, 6, 7], 1, [2], "all")]
     assert np.array_equal(executable.run(make_batch(chunks)), x[[2, 6, 7]])
@@ -130,17 +131,14 @@ HEADS, KV_HEADS, HEAD_DIM = 6, 2, 8
 def attention_program(window: int) -> Program:
     """q, k and v of a token are its embedding."""
     ops, q_cols, kv_cols = Tracer(), HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    qkv = ops.embedding("embed", q_cols + 2 * kv_cols)
+    qkv = ops.embedding("embed", 50, q_cols + 2 * kv_cols)
     attended = ops.paged_attention(
         qkv.columns(0, q_cols),
         qkv.columns(q_cols, kv_cols),
         qkv.columns(q_cols + kv_cols, kv_cols),
-        layer=1,
         num_heads=HEADS,
-        num_kv_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
         scale=0.3,
-        window=window,
+        cache=PagedKV(num_kv_heads=KV_HEADS, key_dim=HEAD_DIM, value_dim=HEAD_DIM, window=window),
     )
     return ops.finish(ops.gather_rows(attended))
 
@@ -159,8 +157,7 @@ def torch_attention(rows: np.ndarray, window: int) -> torch.Tensor:
 @pytest.mark.parametrize("window", [0, 1, 17])
 def test_paged_attention_over_chunks_and_sequences(window):
     table = random(50, (HEADS + 2 * KV_HEADS) * HEAD_DIM)
-    kv_cache = KVCacheSpec(2, KV_HEADS, HEAD_DIM, "float32")
-    executable = compile_program(attention_program(window), {"embed": table}, kv_cache)
+    executable = compile_program(attention_program(window), {"embed": table})
     sequences = [RNG.integers(0, 50, length).tolist() for length in (40, 33)]
     schedule = [[(0, 15), (1, 16)], [(0, 1), (1, 1)], [(0, 23), (1, 16)], [(0, 1)]]
     for tokens, rows in zip(sequences, run_schedule(executable, sequences, schedule), strict=True):
@@ -173,8 +170,7 @@ def test_paged_attention_over_chunks_and_sequences(window):
 def test_sequences_may_share_blocks():
     """Two sequences with a common first block, written by one of them in the same step."""
     table = random(50, (HEADS + 2 * KV_HEADS) * HEAD_DIM)
-    kv_cache = KVCacheSpec(2, KV_HEADS, HEAD_DIM, "float32")
-    executable = compile_program(attention_program(0), {"embed": table}, kv_cache)
+    executable = compile_program(attention_program(0), {"embed": table})
     executable.allocate_kv_cache(4)
     prefix = list(range(16))
     rows = executable.run(make_batch([Chunk([*prefix, 20, 21], 16, [3, 0]), Chunk([*prefix, 22], 0, [3, 1])]))
@@ -188,14 +184,13 @@ def test_a_narrow_cache_rounds_keys_and_values(dtype):
     rounded, q_cols = table.copy(), HEADS * HEAD_DIM
     vectors = table[:, q_cols:].reshape(50, -1, HEAD_DIM)
     rounded[:, q_cols:] = decode(encode(vectors, dtype), dtype).reshape(50, -1)
-    kv_cache = KVCacheSpec(2, KV_HEADS, HEAD_DIM, dtype)
-    executable = compile_program(attention_program(0), {"embed": table}, kv_cache)
+    executable = compile_program(attention_program(0), {"embed": table}, dtype)
     executable.allocate_kv_cache(2)
     rows = executable.run(make_batch([Chunk(range(20), 0, [1, 0], "all")]))
     assert_near(rows, torch_attention(rounded[:20], 0))
     assert not np.allclose(rows, torch_attention(table[:20], 0).numpy(), rtol=2e-6, atol=2e-6)
-    cache = executable.keys.nbytes + executable.values.nbytes
-    assert cache == 2 * kv_cache.block_bytes
+    layers = attention_program(0).cache_layers
+    assert executable.read_blocks([0, 1]).nbytes == 2 * KVCacheSpec(layers, dtype).block_bytes
 
 
 def test_an_unknown_op_is_refused():
@@ -213,12 +208,12 @@ def test_a_missing_weight_is_named():
 
 def test_weight_bytes_count_a_tied_weight_once():
     ops, tied = Tracer(), Tensor.from_array(random(10, 4))
-    program = ops.finish(ops.linear(ops.embedding("embed", 4), [("head", 10)]))
-    kv_cache = KVCacheSpec(1, 1, 2, "float32")
+    program = ops.finish(ops.linear(ops.embedding("embed", 10, 4), [("head", 10)]))
+    kv_cache = KVCacheSpec((), "float32")
     executable = ReferenceBackend().compile(program, {"embed": tied, "head": tied}, kv_cache, LIMITS)
     assert executable.weight_bytes == 160
 
 
 def trace_embedding() -> Program:
     ops = Tracer()
-    return ops.finish(ops.embedding("embed", 4))
+    return ops.finish(ops.embedding("embed", 3, 4))

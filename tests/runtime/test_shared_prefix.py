@@ -11,7 +11,8 @@ from support.random_llama import SPEC, random_llama
 
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime.backend import BLOCK_SIZE, KVCacheSpec, Limits
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 
 native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
 isas = pytest.importorskip("octavo.machine.isa", exc_type=ImportError)
@@ -21,7 +22,7 @@ MODEL = random_llama(Encoding.Q8_0, MAX_LEN)
 
 
 def executable(isa: str, threads: int, dtype: str):
-    spec = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, dtype)
+    spec = KVCacheSpec(trace(SPEC).cache_layers, dtype)
     made = native.NativeBackend(threads=threads, isa=isa).compile(
         trace(SPEC), MODEL.weights, spec, Limits(MAX_LEN, 16, 16)
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.runtime.backend import BLOCK_SIZE, Batch, Executable
+from octavo.runtime.backend import Batch, Executable
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
 @dataclass

@@ -12,7 +12,7 @@ from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.kv.sequence_blocks import SequenceBlocks
 from octavo.engine.messages import AddRequest
 from octavo.engine.sequence import Sequence, Status
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 

@@ -7,7 +7,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.runtime.backend import BLOCK_SIZE, Batch, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling.sampler import ReferenceSampler
 
 UNWRITTEN = -1

@@ -9,12 +9,12 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.machine.isa import available_isas
 from octavo.runtime import native
-from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
 
 ISAS = available_isas()
-NO_KV = KVCacheSpec(1, 1, 16, "float32")
 ENCODINGS = sorted(RUNS, key=lambda each: each.value)
 MINIMUMS = {Encoding.Q4_1, Encoding.Q5_1, Encoding.U8_1}
 VOCABULARY = 97
@@ -73,19 +73,19 @@ def packed_values(tensor: Tensor) -> np.ndarray:
 class Harness:
     """Runs a traced function on rows of an embedding, which here is how a test feeds values in."""
 
-    def __init__(self, isa: str, rows: np.ndarray, threads: int = 2, kv_cache: KVCacheSpec = NO_KV) -> None:
+    def __init__(self, isa: str, rows: np.ndarray, threads: int = 2, kv_dtype: str = "float32") -> None:
         self.backend = native.NativeBackend(threads=threads, isa=isa)
         self.rows = rows
-        self.kv_cache = kv_cache
+        self.kv_dtype = kv_dtype
         self.weights = {"embed": Tensor.from_array(rows)}
 
     def compile(self, build) -> native.NativeExecutable:
         tracer = Tracer()
-        result = build(tracer, tracer.embedding("embed", self.rows.shape[1]))
+        result = build(tracer, tracer.embedding("embed", *self.rows.shape))
         limits = Limits(max_tokens=len(self.rows), max_outputs=len(self.rows), max_sequences=8)
-        weights = dict(self.weights)
         program = tracer.finish(result)
-        return self.backend.compile(program, weights, self.kv_cache, limits)
+        kv_cache = KVCacheSpec(program.cache_layers, self.kv_dtype)
+        return self.backend.compile(program, dict(self.weights), kv_cache, limits)
 
     def run(self, build) -> np.ndarray:
         executable = self.compile(build)
@@ -95,6 +95,11 @@ class Harness:
     @property
     def blocks(self) -> int:
         return -(-len(self.rows) // 16)
+
+
+def kv(num_kv_heads: int, head_dim: int, window: int = 0) -> PagedKV:
+    """What an attention with keys and values of one width keeps."""
+    return PagedKV(num_kv_heads=num_kv_heads, key_dim=head_dim, value_dim=head_dim, window=window)
 
 
 def whole_batch(tokens: int) -> Batch:

@@ -16,12 +16,12 @@ from octavo.formats.normalise import RUNS
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.machine.isa import choose_isa
 from octavo.runtime import native
-from octavo.runtime.backend import Batch, KVCacheSpec, Limits
+from octavo.runtime.backend import Batch, Limits
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.ops import Tracer
 from octavo.runtime.program import View
 
-_NO_KV = KVCacheSpec(1, 1, 16, "float32")
 _FLOATS = {Encoding.F32: np.float32, Encoding.F16: np.float16}
 
 
@@ -51,16 +51,17 @@ def run(
     rows: np.ndarray,
     weights: dict[str, Tensor],
     build: Callable[[Tracer, View], View],
-    kv_cache: KVCacheSpec,
+    kv_dtype: str = "float32",
 ) -> np.ndarray:
     """`build` of the rows, which are one sequence."""
     count = len(rows)
     tracer = Tracer()
     turn = np.repeat(np.float32([[1, 0]]), count, axis=0)
     weights = {"embed": Tensor.from_array(rows), "idle_rope": Tensor.from_array(turn), **weights}
-    x = tracer.embedding("embed", rows.shape[1])
+    x = tracer.embedding("embed", *rows.shape)
     program = tracer.finish(build(tracer, tracer.rope(x, "idle_rope", rows.shape[1], 2)))
     limits = Limits(max_tokens=count, max_outputs=count, max_sequences=1)
+    kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)
     executable = native.NativeBackend(threads=1, isa=isa).compile(program, weights, kv_cache, limits)
     blocks = np.arange(-(-count // 16), dtype=np.int32)
     executable.allocate_kv_cache(len(blocks))
@@ -74,14 +75,14 @@ def results(isa: str) -> Iterator[tuple[str, np.ndarray]]:
         for count in (1, 2, 3, 4, 5, 6, 7, 8, 29):
             rng = np.random.default_rng(count)
             rows, w = fractions(rng, count, 512), weight(rng, encoding, 70, 512)
-            got = run(isa, rows, {"w": w}, lambda ops, x: ops.linear(x, [("w", 70)]), _NO_KV)
+            got = run(isa, rows, {"w": w}, lambda ops, x: ops.linear(x, [("w", 70)]))
             yield f"linear {encoding.value} {count}", got
     rows = fractions(np.random.default_rng(1), 7, 200)
     gain = Tensor.from_array(rows[0])
-    yield "rms_norm", run(isa, rows, {"g": gain}, lambda ops, x: ops.rms_norm(x, "g", 1e-5), _NO_KV)
+    yield "rms_norm", run(isa, rows, {"g": gain}, lambda ops, x: ops.rms_norm(x, "g", 1e-5))
     yield (
         "silu_mul",
-        run(isa, rows * 20, {}, lambda ops, x: ops.silu_mul(x.columns(0, 100), x.columns(100, 100)), _NO_KV),
+        run(isa, rows * 20, {}, lambda ops, x: ops.silu_mul(x.columns(0, 100), x.columns(100, 100))),
     )
     for dtype in KV_CACHE_DTYPES:
         for heads, kv_heads, dim, window in ((4, 2, 16, 0), (9, 3, 64, 0), (3, 1, 40, 37)):
@@ -91,15 +92,15 @@ def results(isa: str) -> Iterator[tuple[str, np.ndarray]]:
 
 def attention(isa: str, dtype: str, heads: int, kv_heads: int, dim: int, window: int) -> np.ndarray:
     """Of 300 tokens, which are more than a split."""
-    shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": dim}
+    cache = PagedKV(num_kv_heads=kv_heads, key_dim=dim, value_dim=dim, window=window)
     q, kv = heads * dim, kv_heads * dim
 
     def attend(ops: Tracer, x: View) -> View:
         parts = x.columns(0, q), x.columns(q, kv), x.columns(q + kv, kv)
-        return ops.paged_attention(*parts, layer=0, scale=0.25, window=window, **shape)
+        return ops.paged_attention(*parts, num_heads=heads, scale=0.25, cache=cache)
 
     rows = fractions(np.random.default_rng(heads), 300, q + 2 * kv)
-    return run(isa, rows, {}, attend, KVCacheSpec(1, kv_heads, dim, dtype))
+    return run(isa, rows, {}, attend, dtype)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
 
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 HASH_ALGORITHMS = ("sha256", "blake2b")
 

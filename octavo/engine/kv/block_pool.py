@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from octavo.engine.kv.block_residency import BlockResidency
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
 def blocks_for(num_tokens: int) -> int:

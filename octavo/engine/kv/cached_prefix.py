@@ -11,7 +11,7 @@ from octavo.engine.kv.offload.disk_reader import Load
 from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.sequence import Sequence
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ beforehand, would suit one mix of lengths only. The scheme is that of vLLM's hyb
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from octavo.engine.kv.block_pool import blocks_for
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE, PagedKV
 
 MAX_GROUPS = 8
 """Each has a block table in every step."""
@@ -54,18 +55,18 @@ def longest_sequence(groups: tuple[KVGroup, ...], num_blocks: int, chunk: int, m
     return bisect_right(range(1, most + 1), num_blocks, key=lambda length: most_blocks(groups, length, chunk))
 
 
-def kv_groups(windows: tuple[int, ...], max_model_len: int) -> tuple[KVGroup, ...]:
-    """The groups of layers with these windows, those that see all first.
+def kv_groups(layers: Sequence[PagedKV], max_model_len: int) -> tuple[KVGroup, ...]:
+    """The groups of a model's cache layers, those that see all first.
 
     Of all cuts into at most 8 groups the one with which a sequence of `max_model_len` tokens that decodes
     takes least memory, and of equal ones the one with the fewest groups.
     """
     kinds: dict[int, list[int]] = {}
-    for layer, window in enumerate(windows):
-        kinds.setdefault(window if 0 < window < max_model_len else 0, []).append(layer)
-    widest = 0 if 0 in kinds else max(kinds)
-    best: tuple[KVGroup, ...] = (KVGroup(widest, tuple(range(len(windows)))),)
-    if len(kinds) == 1:
+    for number, layer in enumerate(layers):
+        kinds.setdefault(layer.window if layer.window < max_model_len else 0, []).append(number)
+    widest = 0 if 0 in kinds else max(kinds, default=0)
+    best: tuple[KVGroup, ...] = (KVGroup(widest, tuple(range(len(layers)))),)
+    if len(kinds) <= 1:
         return best
     for size in range(max(map(len, kinds.values())), 0, -1):
         cut = tuple(

@@ -7,7 +7,7 @@ import math
 from octavo.config import DEFAULT_KV_CACHE_BYTES, EngineConfig
 from octavo.engine.kv.kv_groups import KVGroup, longest_sequence, most_blocks
 from octavo.machine.memory import Memory
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 _DEFAULT_SHARE = 0.9
 """Of what memory is available, taken when no flag says how much."""

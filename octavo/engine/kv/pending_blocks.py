@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Digests
 
 from octavo.engine.sequence import Sequence, Status
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 _WORTH_WAITING = 64
 """Tokens: about what the fixed cost of a step is worth."""

@@ -14,7 +14,7 @@ from octavo.engine.kv.offload.kv_offload import KVOffload, Restore
 from octavo.engine.kv.pending_blocks import PendingBlocks
 from octavo.engine.kv.prefix_cache import KnownBlock, PrefixCache
 from octavo.engine.sequence import Sequence
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 Copy = tuple[int, int]
 """A block to copy from, and one to copy to."""

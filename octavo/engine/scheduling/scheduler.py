@@ -21,7 +21,7 @@ from octavo.engine.scheduling.scheduler_settings import SchedulerSettings
 from octavo.engine.scheduling.token_budget import TokenBudget
 from octavo.engine.sequence import Sequence, Status
 from octavo.engine.step_time import prompt_pairs
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 __all__ = ["Scheduler", "SchedulerSettings", "Step"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from octavo.config import EngineConfig, Flag
 from octavo.engine.kv.block_hash import HASH_ALGORITHMS, BlockHasher
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
 @pytest.mark.parametrize("algorithm", HASH_ALGORITHMS)

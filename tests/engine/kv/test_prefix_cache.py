@@ -7,7 +7,7 @@ from support.known_beginning import known_beginning
 from octavo.engine.kv.block_hash import BlockHasher, token_bytes
 from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.prefix_cache import KnownBlock, PrefixCache
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 HASHER = BlockHasher()
 ROOT = HASHER.root("")

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 
 from octavo.formats.tensor import Tensor
-from octavo.runtime.backend import KVCacheSpec
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.program import Program
 
 _FREQUENCIES = "rope"

@@ -18,7 +18,8 @@ from octavo.engine.kv.offload.restore_cost import RestoreCost
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import OffloadStats
 from octavo.engine.step_time import StepTime
-from octavo.runtime.backend import BLOCK_SIZE, Executable
+from octavo.runtime.backend import Executable
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 _QUEUE_BYTES = 64 << 20
 """Most that waits to be written to disk."""

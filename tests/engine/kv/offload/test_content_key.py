@@ -11,11 +11,11 @@ from support.random_llama import SPEC, random_llama
 from octavo.engine.kv.offload.content_key import content_key
 from octavo.formats.tensor import Tensor
 from octavo.model.decoder import trace
-from octavo.runtime.backend import KVCacheSpec
+from octavo.runtime.kv_cache import KVCacheSpec
 
 
 def key(max_model_len: int = 64, **changes: Any) -> bytes:
-    kv_cache = KVCacheSpec(SPEC.num_layers, SPEC.num_kv_heads, SPEC.head_dim, changes.pop("dtype", "float16"))
+    kv_cache = KVCacheSpec(trace(SPEC).cache_layers, changes.pop("dtype", "float16"))
     spec = dataclasses.replace(SPEC, **changes.pop("spec", {}))
     model = random_llama(max_model_len=max_model_len)
     weights = dict(model.weights)

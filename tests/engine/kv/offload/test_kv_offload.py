@@ -30,7 +30,7 @@ from octavo.engine.kv.offload.restore_cost import RestoreCost
 from octavo.engine.messages import AddRequest, OffloadStats
 from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.engine.step_time import StepTime
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
 
 VOCAB = 19
