@@ -13,6 +13,7 @@ from octavo.engine.grammar_queue import GrammarQueue
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.kv.block_pool import BlockPool, blocks_for
 from octavo.engine.kv.block_residency import BlockResidency
+from octavo.engine.kv.integrity import BlockIntegrityError, report_file
 from octavo.engine.kv.kv_groups import room_in_tokens
 from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.prefix_cache import PrefixCache
@@ -111,6 +112,7 @@ class Engine:
         self._num_added = 0
         self._early_outputs: list[SequenceOutput] = []
         self._last_step: Step | None = None
+        self._report_file = report_file()
 
     @property
     def has_work(self) -> bool:
@@ -168,6 +170,7 @@ class Engine:
                 if self._grammar_queue is None or not self._grammar_queue.discard(sequence):
                     self._scheduler.remove(sequence)
                 self._forget(sequence)
+        self._check_if_idle()
 
     def use_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Take the tokens that grammars are made of, in place of reading the tokenizer for them."""
@@ -204,6 +207,11 @@ class Engine:
 
         With `async_scheduling` the batch after it may run already when this returns.
         """
+        outputs = self._step()
+        self._check_if_idle()
+        return outputs
+
+    def _step(self) -> StepOutputs:
         started = time.perf_counter()
         outputs, self._early_outputs = self._early_outputs, []
         if self._offload is not None:
@@ -337,6 +345,17 @@ class Engine:
         self._scheduler.remove(sequence)
         self._forget(sequence)
         return SequenceOutput(sequence.request_id, [], finish_reason="abort")
+
+    def _check_if_idle(self) -> None:
+        """Where that is asked for, raise BlockIntegrityError if a block is in use and no sequence is left."""
+        if self._report_file is None or self._sequences:
+            return
+        try:
+            self._scheduler.check_blocks()
+        except BlockIntegrityError as error:
+            with self._report_file.open("a") as report:
+                report.write(f"{error}\n")
+            raise
 
     def _forget(self, sequence: Sequence) -> None:
         self._batches.release(sequence)

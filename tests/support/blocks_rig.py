@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.cached_prefix import group_digest
@@ -100,9 +98,6 @@ class Rig:
         return given
 
     def check(self) -> None:
-        tables = [block for sequence in self.running for block in sequence.held_blocks]
-        assert self.pool.ref_counts == [tables.count(block) for block in range(self.pool.num_blocks)]
-        assert self.pool.num_free == self.pool.num_blocks - len(set(tables))
         for sequence in self.running:
             computed = sequence.num_computed_tokens
             assert len(sequence.held_blocks) <= most_blocks(self.groups, len(sequence), self.chunk)
@@ -117,23 +112,14 @@ class Rig:
         self.check_cache()
 
     def check_cache(self) -> None:
-        """Whatever is known is true, and a block's children are sorted and none begins another."""
-        entries = self.cache.known
-        for block, entry in enumerate(entries):
+        """Every block is accounted for, and whatever is known is true."""
+        self.blocks.check(self.running)
+        for block, entry in enumerate(self.cache.known):
             if entry is not None:
                 count = len(entry.tokens) // 4
                 assert entry.tokens == make_sequence(0, self.memory[block]).block_tokens(0, count)
                 assert entry.group == self.group_of[block]
                 if entry.digest is not None:
-                    assert self.cache.blocks[entry.digest] == block
                     parent = group_digest(entry.parent, entry.group)
                     (digest,) = HASHER.chain(parent, self.memory[block])
                     assert entry.digest == group_digest(digest, entry.group)
-        known = [(entry.parent, entry.tokens, block) for block, entry in enumerate(entries) if entry]
-        listed = []
-        for parent, children in self.cache._children.items():
-            assert children == sorted(children)
-            for (shorter, _), (longer, _) in pairwise(children):
-                assert not longer.startswith(shorter)
-            listed += [(parent, tokens, block) for tokens, block in children]
-        assert sorted(listed) == sorted(known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -144,9 +143,7 @@ class Rig:
             if victim.status is Status.WAITING:
                 assert not victim.tables
                 assert not victim.num_computed_tokens
-        references = Counter(block for sequence in running for block in sequence.held_blocks)
-        references.update(source for source, _ in step.copies)
-        assert self.pool.ref_counts == [references[block] for block in range(self.num_blocks)]
+        self.scheduler.check_blocks(step)
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Digests
 
 from octavo.engine.sequence import Sequence, Status
@@ -27,6 +28,11 @@ class PendingBlocks:
 
     def __bool__(self) -> bool:
         return bool(self._owners)
+
+    @property
+    def owners(self) -> Iterable[Sequence]:
+        """Who computes each of the blocks that are pending."""
+        return self._owners.values()
 
     def begin(self, sequence: Sequence) -> None:
         """`sequence` is going to compute the rest of its tokens."""

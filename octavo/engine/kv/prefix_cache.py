@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from octavo.engine.kv.block_hash import common_tokens
@@ -70,6 +70,11 @@ class PrefixCache:
     def __len__(self) -> int:
         """Number of full blocks known."""
         return len(self.blocks)
+
+    @property
+    def children(self) -> Mapping[bytes, list[tuple[bytes, int]]]:
+        """The blocks under each parent's digest, sorted, with the tokens of each."""
+        return self._children
 
     def on_evict(self, callback: Callable[[bytes, int], None]) -> None:
         """Call `callback(digest, block)` for a full block that the pool is about to hand out again."""

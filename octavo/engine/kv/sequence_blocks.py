@@ -9,6 +9,7 @@ from itertools import islice
 from octavo.engine.kv.block_pool import BlockPool, blocks_for
 from octavo.engine.kv.block_table import BlockTable
 from octavo.engine.kv.cached_prefix import CachedPrefix, PrefixFinder, group_digest
+from octavo.engine.kv.integrity import check_blocks
 from octavo.engine.kv.kv_groups import KVGroup, most_blocks
 from octavo.engine.kv.offload.kv_offload import KVOffload, Restore
 from octavo.engine.kv.pending_blocks import PendingBlocks
@@ -244,6 +245,14 @@ class SequenceBlocks:
         sequence.num_computed_tokens = 0
         sequence.num_known_blocks = 0
         sequence.load = None
+
+    def check(self, running: Iterable[Sequence], copies: Iterable[Copy] = ()) -> None:
+        """Raise BlockIntegrityError unless every block is accounted for.
+
+        `running` are all sequences that have blocks, and `copies` those that `finish_copies` has not been
+        told of.
+        """
+        check_blocks(self._pool, self._prefix_cache, self._pending, running, (source for source, _ in copies))
 
     def _usable(self, sequence: Sequence) -> tuple[CachedPrefix, int]:
         """What is cached for a sequence, and how many blocks are free beyond all that it needs then."""

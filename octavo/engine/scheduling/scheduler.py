@@ -166,6 +166,10 @@ class Scheduler:
             num_prompt_pairs=step.num_prompt_pairs,
         )
 
+    def check_blocks(self, step: Step | None = None) -> None:
+        """Raise BlockIntegrityError unless every block is accounted for; `step` is one that has not ended."""
+        self._blocks.check(self._policy.running, () if step is None else step.copies)
+
     def _schedule_decodes(self, step: Step) -> list[Sequence]:
         """Every running sequence that needs one token; returns those that need more."""
         running, position = self._policy.running, 0
