@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from octavo.engine.kv.offload.from_config import make_offload
 from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.engine.scheduling.token_budget import Targets
 from octavo.machine.cache_directory import cache_directory
+from octavo.machine.cpus import usable_cpus
 from octavo.machine.memory import machine_memory
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model, resolve_model
@@ -160,7 +160,7 @@ def _choose_backend(config: EngineConfig, model: LoadedModel) -> _Chosen:
             f"backend (--backend) native is not built here ({error}); build octavo, or use reference"
         ) from error
     native = NativeBackend(threads=config.threads, packed_cache=_packed_cache(config, model))
-    spares_cpu = native.threads < len(os.sched_getaffinity(0))
+    spares_cpu = native.threads < usable_cpus()
     return _Chosen(native, native.isa, native.code_digest, spares_cpu)
 
 
