@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,49 +16,28 @@ from support.batch_invariance import (
     run_to_end,
 )
 from support.hash_executable import HashExecutable
+from support.offload_server import (
+    BLOCK_BYTES,
+    MAX_MODEL_LEN,
+    SETTINGS,
+    SIZES,
+    VOCAB,
+    Server,
+    make_engine,
+    plain,
+    prompt,
+)
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv.cached_prefix import group_digest
 from octavo.engine.kv.kv_groups import KVGroup
-from octavo.engine.kv.offload.block_file import file_bytes
-from octavo.engine.kv.offload.disk_tier import DiskTier
 from octavo.engine.kv.offload.host_tier import HostTier
 from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.offload.restore_cost import RestoreCost
-from octavo.engine.messages import AddRequest, OffloadStats
+from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
-from octavo.engine.step_time import StepTime
-from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
-
-VOCAB = 19
-MAX_MODEL_LEN = 96
-SIZES = {"vocab_size": VOCAB, "max_model_len": MAX_MODEL_LEN}
-BLOCK_BYTES = BLOCK_SIZE * 2 * 4
-DISK_BLOCKS = 40
-
-
-def disk_tier(folder: Path, blocks: int = DISK_BLOCKS) -> DiskTier:
-    return DiskTier(folder, b"k" * 32, BLOCK_BYTES, blocks * file_bytes(BLOCK_BYTES))
-
-
-def hash_executable(engine_settings: EngineSettings) -> HashExecutable:
-    scheduler = engine_settings.scheduler
-    windows = tuple(group.window for group in scheduler.kv_groups)
-    return HashExecutable(VOCAB, step_limits(scheduler), windows)
-
-
-def make_engine(engine_settings: EngineSettings, host_blocks: int, folder: Path | None) -> Engine:
-    executable = hash_executable(engine_settings)
-    disk = None if folder is None else disk_tier(folder)
-    return Engine(
-        executable, engine_settings, KVOffload(executable, BLOCK_BYTES, HostTier(host_blocks), disk)
-    )
-
-
-def plain(engine_settings: EngineSettings) -> Engine:
-    return Engine(hash_executable(engine_settings), engine_settings)
 
 
 @pytest.fixture
@@ -100,67 +78,6 @@ def test_restored_equals_computed_bit_for_bit(tmp_path: Path, windows, batch, ho
     while engine.save_some() is not None:
         pass
     engine.close()
-
-
-SETTINGS = EngineSettings(SchedulerSettings(4, 64, max_outputs=8), MAX_MODEL_LEN, VOCAB, num_blocks=6)
-
-
-def prompt(number: int, length: int = 64) -> list[int]:
-    return [(number + 3 * index * index) % VOCAB for index in range(length)]
-
-
-class Server:
-    """Engines one after the other over the same directory."""
-
-    def __init__(
-        self, folder: Path | None, host_blocks: int = 0, settings: EngineSettings = SETTINGS
-    ) -> None:
-        self.settings, self.host_blocks, self.folder = settings, host_blocks, folder
-        self.number = 0
-        self.engine = make_engine(settings, host_blocks, folder)
-
-    def ask(self, prompt: list[int], *, skip: bool = False, **options) -> tuple[list[int], int]:
-        """The tokens and how many of the prompt were not computed."""
-        self.number += 1
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=3,
-            ignore_eos=True,
-            skip_reading_prefix_cache=skip,
-        )
-        self.engine.add(AddRequest(str(self.number), prompt, params, [], 0.0, **options))
-        tokens, cached = [], 0
-        while self.engine.has_work:
-            for output in self.engine.step().outputs:
-                tokens += output.token_ids
-                cached = output.num_cached_tokens
-        return tokens, cached
-
-    @property
-    def stats(self) -> OffloadStats:
-        stats = self.engine.step().stats.offload
-        assert stats is not None
-        return stats
-
-    def restart(self, *, save: bool = True, gracefully: bool = True) -> None:
-        if save:
-            while self.engine.save_some() is not None:
-                pass
-            offload = self.engine._offload
-            assert offload is not None
-            assert offload._writer is not None
-            assert offload._writer.flush(20.0)
-        if gracefully:
-            self.engine.close()
-        self.engine = make_engine(self.settings, self.host_blocks, self.folder)
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    tier = getattr(request, "param", "disk")
-    server = Server(None, host_blocks=50) if tier == "host" else Server(tmp_path)
-    yield server
-    server.engine.close()
 
 
 @pytest.mark.usefixtures("always")
@@ -362,47 +279,6 @@ def test_what_is_to_be_saved_is_forgotten_when_it_is_gone(server: Server):
     for number in range(30):
         server.ask([*prompt(number % VOCAB, 80), number % VOCAB, 1])
     assert len(server.engine._offload._unsaved) <= SETTINGS.num_blocks
-
-
-def known_step_time(per_token: float) -> StepTime:
-    step_time = StepTime()
-    for tokens in range(1, 40):
-        pairs = tokens * tokens
-        step_time.observe(tokens, pairs, 1e-3 + per_token * tokens, with_prompt=True, num_prompt_pairs=pairs)
-    return step_time
-
-
-def test_the_cheaper_way_by_what_was_measured():
-    cost = RestoreCost(StepTime())
-    assert cost.is_worth_it(10, 10, 160, 0)  # Nothing is known yet.
-    cost = RestoreCost(known_step_time(1e-3))  # 16 ms a block.
-    assert cost.is_worth_it(10, 10, 160, 0)
-    cost.observe_write(0.001)
-    cost.observe_read(0.012)
-    assert cost.is_worth_it(10, 10, 160, 0)
-    assert not cost.is_worth_it(10, 20, 160, 0)  # Others are before it at the disk.
-    for _ in range(30):
-        cost.observe_read(0.020)
-    assert not cost.is_worth_it(10, 10, 160, 0)
-    assert cost.is_worth_it(10, 0, 160, 0)
-    assert cost.is_worth_it(10, 5, 160, 0)
-    for _ in range(60):
-        cost.observe_read(0.002)
-    assert cost.is_worth_it(10, 10, 160, 0)
-
-
-def test_a_disk_that_is_too_slow_is_left_alone_until_it_is_faster(server: Server):
-    expected, _ = server.ask(prompt(1, 70))
-    server.restart()
-    offload = server.engine._offload
-    offload._cost._step_time = known_step_time(1e-3)
-    offload._cost.read = 10.0
-    assert server.ask(prompt(1, 70)) == (expected, 0)
-    assert server.stats.restored_from_disk == 0
-    # One block was read all the same, and how long that took is known from then on.
-    offload.wait(20.0)
-    offload.collect()
-    assert offload._cost.read < 10.0
 
 
 def test_blocks_are_copied_to_a_tier_once(server: Server):
