@@ -136,7 +136,7 @@ def _check_children(cache: PrefixCache) -> None:
             content = cache.known[block]
             if content is None or content.parent != parent or content.tokens != tokens or block in listed:
                 raise BlockIntegrityError(
-                    f"block {block} is a child in the prefix cache with another parent or other tokens than its own"
+                    f"block {block} is a child in the prefix cache with a parent or tokens of another"
                 )
             listed.add(block)
         for (left, first), (right, second) in pairwise(children):
