@@ -17,7 +17,7 @@ from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.pending_blocks import PendingBlocks
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.sequence import Sequence, Status
-from octavo.runtime.backend import BLOCK_SIZE
+from octavo.runtime.kv_cache import BLOCK_SIZE
 
 VARIABLE = "OCTAVO_CHECK_BLOCKS"
 """Names the file of violations; unset or empty, the engine does not check."""
