@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.kv_groups import KVGroup, kv_groups, most_blocks
+from octavo.engine.kv.needs import Full
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
@@ -108,7 +109,7 @@ def main() -> None:
     print(f"{'':32}{'groups':>10}{'all kept':>10}{'prefill':>10}{'decode':>10}{'least':>10}{'saved':>8}")
     for model in MODELS:
         groups = kv_groups(model.layers, args.tokens)
-        whole = (KVGroup(0, tuple(range(len(model.windows)))),)
+        whole = (KVGroup(Full(), tuple(range(len(model.windows)))),)
         before = held(model, whole, args.tokens, args.budget)
         after = held(model, groups, args.tokens, args.budget)
         planes = max(len(group.layers) for group in groups)

@@ -15,6 +15,7 @@ from octavo.config import EngineConfig
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv.kv_groups import KVGroup, kv_groups, room_in_tokens
 from octavo.engine.kv.memory import num_kv_blocks
+from octavo.engine.kv.needs import Window
 from octavo.engine.kv.offload.content_key import content_key
 from octavo.engine.kv.offload.from_config import make_offload
 from octavo.engine.scheduling.scheduler import SchedulerSettings
@@ -238,7 +239,8 @@ def activation_bytes(program: Program, limits: Limits) -> int:
 
 
 def _describe(group: KVGroup) -> str:
-    seen = f"a window of {group.window:,} tokens" if group.window else "all tokens"
+    need = group.need
+    seen = f"a window of {need.tokens:,} tokens" if isinstance(need, Window) else "all tokens"
     return f"{len(group.layers)} layers that see {seen}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from octavo.engine.kv.kv_groups import KVGroup
+from octavo.engine.kv.needs import Window
 from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.step_time import prompt_pairs
 
@@ -57,5 +58,6 @@ def _shares(groups: tuple[KVGroup, ...]) -> dict[int, int]:
     """Layers by window."""
     layers: dict[int, int] = {}
     for group in groups:
-        layers[group.window] = layers.get(group.window, 0) + (len(group.layers) or 1)
+        window = group.need.tokens if isinstance(group.need, Window) else 0
+        layers[window] = layers.get(window, 0) + (len(group.layers) or 1)
     return layers

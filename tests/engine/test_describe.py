@@ -15,6 +15,7 @@ from octavo.engine.kv import prefix_tree
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.kv.kv_groups import KVGroup
+from octavo.engine.kv.needs import Window
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
 from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.runtime.backend import Limits
@@ -163,7 +164,7 @@ def test_shared_prompts_are_a_tree_with_a_branch():
 
 
 def test_the_tree_has_the_blocks_of_one_group_for_those_of_all():
-    scheduler = SchedulerSettings(4, 40, max_outputs=16, kv_groups=(KVGroup(), KVGroup(21)))
+    scheduler = SchedulerSettings(4, 40, max_outputs=16, kv_groups=(KVGroup(), KVGroup(Window(21))))
     hybrid = Engine(
         HashExecutable(VOCAB, Limits(40, 16, 4), (0, 21)), EngineSettings(scheduler, 160, VOCAB, 40)
     )

@@ -20,10 +20,10 @@ from support.batch_invariance import (
     run_to_end,
 )
 from support.hash_executable import HashExecutable, hashed_logits
+from support.kv_layers import groups_of
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
-from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.sampling.logprobs import prompt_logprobs
@@ -113,7 +113,7 @@ def test_batch_invariance(batch: list[AddRequest], engine: EngineSettings, data:
 @given(data=st.data())
 def test_blocks_out_of_the_window_are_not_missed(windows: tuple[int, ...], data: st.DataObject):
     """With layers that see only a window: dropping what is beyond it changes nothing."""
-    groups = tuple(KVGroup(window) for window in windows)
+    groups = groups_of(windows)
     engine = data.draw(engine_settings(**sizes, groups=groups))
     batch = data.draw(requests(most=32, **sizes))
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.engine.kv.kv_groups import KVGroup
+from octavo.engine.kv.needs import Full, Window
 from octavo.engine.scheduling.scheduler import Step
 from octavo.plan.step_work import StepWork, seen_keys, seen_pairs, step_work
 
@@ -25,6 +26,6 @@ def test_layers_count_as_many_as_they_are() -> None:
         num_computed_tokens = 99
 
     step = Step([Decoding()], [1], num_tokens=1, num_decodes=1, num_pairs=100)  # type: ignore[list-item]
-    groups = (KVGroup(0, (3,)), KVGroup(20, (0,)), KVGroup(20, (1, 2)))
+    groups = (KVGroup(Full(), (3,)), KVGroup(Window(20), (0,)), KVGroup(Window(20), (1, 2)))
     assert step_work(step, groups) == StepWork(1, 40, 40, 1, 40)
     assert step_work(step, (KVGroup(),)) == StepWork(1, 100, 100, 1, 100)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from support.kv_layers import groups_of, window_of
+
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.cached_prefix import group_digest
-from octavo.engine.kv.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.kv_groups import most_blocks
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.kv.sequence_blocks import SequenceBlocks
 from octavo.engine.messages import AddRequest
@@ -33,7 +35,7 @@ class Rig:
     def __init__(
         self, num_blocks: int = NUM_BLOCKS, windows: tuple[int, ...] = (0,), chunk: int = MAX_LEN
     ) -> None:
-        self.groups = tuple(KVGroup(window) for window in windows)
+        self.groups = groups_of(windows)
         self.chunk = chunk
         self.pool = BlockPool(num_blocks)
         self.cache = PrefixCache(self.pool)
@@ -103,12 +105,13 @@ class Rig:
             assert len(sequence.held_blocks) <= most_blocks(self.groups, len(sequence), self.chunk)
             for number, (group, table) in enumerate(zip(self.groups, sequence.tables, strict=True)):
                 held = [token for block in table.blocks for token in self.memory[block]]
-                seen = max(0, computed - group.window + 1) if group.window else 0
+                window = window_of(group)
+                seen = max(0, computed - window + 1) if window else 0
                 assert held[seen:computed] == sequence.token_ids[seen:computed]
                 used = table.blocks[seen // BLOCK_SIZE : -(-computed // BLOCK_SIZE)]
                 assert {self.group_of[block] for block in used} <= {number}
                 assert table.num_dropped == seen // BLOCK_SIZE
-                assert len(table.held) <= group.most_blocks(len(sequence), self.chunk)
+                assert len(table.held) <= group.need.most_blocks(len(sequence), self.chunk)
         self.check_cache()
 
     def check_cache(self) -> None:

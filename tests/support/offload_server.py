@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.hash_executable import HashExecutable
+from support.kv_layers import window_of
 
 from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
@@ -30,7 +31,7 @@ def disk_tier(folder: Path, blocks: int = DISK_BLOCKS) -> DiskTier:
 
 def hash_executable(engine_settings: EngineSettings) -> HashExecutable:
     scheduler = engine_settings.scheduler
-    windows = tuple(group.window for group in scheduler.kv_groups)
+    windows = tuple(map(window_of, scheduler.kv_groups))
     return HashExecutable(VOCAB, step_limits(scheduler), windows)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
+from support.kv_layers import groups_of
 
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.kv.block_pool import BlockPool
-from octavo.engine.kv.kv_groups import KVGroup, most_blocks
+from octavo.engine.kv.kv_groups import most_blocks
 from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings, Step
@@ -153,7 +154,7 @@ def rigs(draw: st.DrawFn, policies: tuple[str, ...] = ("fcfs", "priority", "fair
     chunked = draw(st.booleans())
     max_num_partial_prefills = draw(st.integers(1, 3))
     windows = draw(st.sampled_from([(0,), (0,), (21,), (0, 21), (0, 40, 3)]))
-    groups = tuple(KVGroup(window) for window in windows)
+    groups = groups_of(windows)
     budget = draw(st.integers(1, 60)) if chunked else MAX_MODEL_LEN
     needed = most_blocks(groups, MAX_MODEL_LEN, budget)
     return Rig(

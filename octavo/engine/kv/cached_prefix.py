@@ -87,7 +87,7 @@ class PrefixFinder:
             ]
             sources, num_partial = [block for block, _ in found], min(count for _, count in found)
         position = end * BLOCK_SIZE + num_partial
-        first = [min(end, group.first_seen_block(position)) for group in self._groups]
+        first = [min(end, group.need.first_needed(position)) for group in self._groups]
         blocks = [
             list(map(self._cache.blocks.get, group_digests(digests[start:end], number)))
             for number, start in enumerate(first)
@@ -145,14 +145,14 @@ class PrefixFinder:
         return [
             digest
             for number, group in enumerate(self._groups)
-            for digest in group_digests(digests[group.first_seen_block(end * BLOCK_SIZE) : end], number)
+            for digest in group_digests(digests[group.need.first_needed(end * BLOCK_SIZE) : end], number)
         ]
 
     def _longest(self, digests: list[bytes], has: Callable[[bytes], bool]) -> int:
         """How many of these blocks are a beginning to go on from, with what `has` says there is."""
         end = len(digests)
         for number, group in enumerate(self._groups):
-            if not group.window:
+            if group.need.keeps_all:
                 end = sum(1 for _ in takewhile(has, group_digests(digests[:end], number)))
         # An end will do if no window that ends there lacks a block; the last such end is looked for.
         found_from = [end] * len(self._groups)
@@ -160,9 +160,9 @@ class PrefixFinder:
         while not complete:
             complete = True
             for number, group in enumerate(self._groups):
-                if not group.window:
+                if group.need.keeps_all:
                     continue
-                first, index = group.first_seen_block(end * BLOCK_SIZE), min(found_from[number], end)
+                first, index = group.need.first_needed(end * BLOCK_SIZE), min(found_from[number], end)
                 while index > first and has(group_digest(digests[index - 1], number)):
                     index -= 1
                 found_from[number] = index

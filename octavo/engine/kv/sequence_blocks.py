@@ -56,7 +56,7 @@ class SequenceBlocks:
         self._pool = pool
         self._prefix_cache = prefix_cache
         self._groups = groups
-        self._windowed = [(number, group) for number, group in enumerate(groups) if group.window]
+        self._windowed = [(number, group) for number, group in enumerate(groups) if not group.need.keeps_all]
         self._chunk = chunk
         self._pending = PendingBlocks()
         self._offload = offload
@@ -214,11 +214,11 @@ class SequenceBlocks:
         ends = []
         for number, group in self._windowed:
             table = sequence.tables[number]
-            end = group.first_seen_block(sequence.num_computed_tokens)
+            end = group.need.first_needed(sequence.num_computed_tokens)
             if end > table.num_dropped:
                 self._pool.free(table.blocks[table.num_dropped : end])
                 table.num_dropped = end
-            ends.append((table.num_dropped + 1) * BLOCK_SIZE + group.window - 1)
+            ends.append(group.need.reusable_at(table.num_dropped))
         sequence.next_drop = min(ends)
 
     def finish_prefill(self, sequence: Sequence) -> None:
@@ -280,10 +280,10 @@ class SequenceBlocks:
     def _end(self, number: int, sequence: Sequence, num_computed: int) -> int:
         """Entries of table `number` of a sequence that computes its prompt, `num_computed` tokens so far."""
         needed, group = blocks_for(len(sequence.token_ids)), self._groups[number]
-        if not group.window:
+        if group.need.keeps_all:
             return needed
-        first = group.first_seen_block(num_computed)
-        return min(needed, first + group.most_blocks(len(sequence.token_ids), self._chunk))
+        first = group.need.first_needed(num_computed)
+        return min(needed, first + group.need.most_blocks(len(sequence.token_ids), self._chunk))
 
     def _count(self, sequence: Sequence, cached: CachedPrefix) -> None:
         if self._prefix_cache is not None and sequence.is_cacheable and not sequence.was_admitted:

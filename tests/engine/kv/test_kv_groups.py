@@ -7,6 +7,7 @@ from itertools import chain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.kv_layers import groups_of, layers_of, window_of
 from support.scheduler_rig import Rig, make_sequence, settings_of
 
 from octavo.engine.kv.block_pool import blocks_for
@@ -18,19 +19,15 @@ from octavo.engine.kv.kv_groups import (
     most_blocks,
     room_in_tokens,
 )
-from octavo.runtime.kv_cache import PagedKV
+from octavo.engine.kv.needs import Window
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 
 LONG = 32_768
 
 
-def layers_of(windows: tuple[int, ...]) -> list[PagedKV]:
-    """Layers that are alike but for these windows."""
-    return [PagedKV(num_kv_heads=2, key_dim=16, value_dim=16, window=window) for window in windows]
-
-
 def sizes(windows: tuple[int, ...], max_model_len: int = LONG) -> list[tuple[int, int]]:
     """(window, number of layers) of each group."""
-    return [(group.window, len(group.layers)) for group in kv_groups(layers_of(windows), max_model_len)]
+    return [(window_of(group), len(group.layers)) for group in kv_groups(layers_of(windows), max_model_len)]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +58,7 @@ def test_every_layer_is_in_one_group_that_keeps_what_it_sees(windows: tuple[int,
     for group in groups:
         for layer in group.layers:
             seen = windows[layer] or max_model_len
-            assert not group.window or seen <= group.window
+            assert group.need.keeps_all or seen <= window_of(group)
     planes = max(len(group.layers) for group in groups)
     assert planes * most_blocks(groups, max_model_len, 1) <= len(windows) * blocks_for(max_model_len)
 
@@ -75,16 +72,50 @@ def test_every_layer_is_in_one_group_that_keeps_what_it_sees(windows: tuple[int,
 def test_the_longest_sequence_is_the_last_that_fits(
     groups: list[int], num_blocks: int, chunk: int, most: int
 ):
-    of_windows = tuple(map(KVGroup, groups))
+    of_windows = groups_of(groups)
     longest = longest_sequence(of_windows, num_blocks, chunk, most)
     assert 0 <= longest <= most
     assert most_blocks(of_windows, longest, chunk) <= num_blocks
     assert longest == most or most_blocks(of_windows, longest + 1, chunk) > num_blocks
 
 
+@given(
+    layers=st.lists(
+        st.builds(
+            PagedKV,
+            num_kv_heads=st.integers(1, 4),
+            key_dim=st.sampled_from([16, 64, 128]),
+            value_dim=st.sampled_from([16, 64]),
+            window=st.sampled_from([0, 40, 512]),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    max_model_len=st.integers(1, 20_000),
+)
+def test_layers_of_unlike_sizes_take_no_more_memory_than_in_one_group(
+    layers: list[PagedKV], max_model_len: int
+):
+    groups = kv_groups(layers, max_model_len)
+    assert sorted(chain.from_iterable(group.layers for group in groups)) == list(range(len(layers)))
+    assert len(groups) <= MAX_GROUPS
+    cut = KVCacheSpec(tuple(layers), "float16", tuple(group.layers for group in groups))
+    whole = KVCacheSpec(tuple(layers), "float16")
+    held = cut.block_bytes * most_blocks(groups, max_model_len, 1)
+    assert held <= whole.block_bytes * blocks_for(max_model_len)
+
+
+def test_few_wide_layers_that_see_all_share_blocks_with_many_narrow_ones():
+    wide = PagedKV(num_kv_heads=4, key_dim=128, value_dim=128)
+    narrow = PagedKV(num_kv_heads=2, key_dim=64, value_dim=64, window=512)
+    groups = kv_groups([wide, *[narrow] * 4, wide, *[narrow] * 4], LONG)
+    assert [len(group.layers) for group in groups] == [2, 8]
+    assert [group.need.keeps_all for group in groups] == [True, False]
+
+
 def test_room_is_counted_in_tokens_of_long_sequences():
     assert room_in_tokens((KVGroup(),), 20, 100, 64) == 320
-    hybrid = (KVGroup(), KVGroup(64))
+    hybrid = (KVGroup(), KVGroup(Window(64)))
     assert most_blocks(hybrid, 1600, 1) == 100 + 5
     assert room_in_tokens(hybrid, 210, 1600, 1) == 3200
 
@@ -100,7 +131,7 @@ def test_what_a_long_sequence_holds_is_bounded_by_its_windows(
     windows: list[int], prompt: int, budget: int, caching: bool
 ):
     """While its prompt is computed those of a chunk more, and when it decodes those of the window alone."""
-    groups, length = tuple(map(KVGroup, windows)), 600
+    groups, length = groups_of(windows), 600
     rig = Rig(
         settings_of(budget=budget, kv_groups=groups), most_blocks(groups, length, budget), caching=caching
     )
@@ -111,6 +142,6 @@ def test_what_a_long_sequence_holds_is_bounded_by_its_windows(
         decodes = len(sequence) - sequence.num_computed_tokens == 1
         chunk = 1 if decodes else budget
         for group, table in zip(groups, sequence.tables, strict=False):
-            assert len(table.held) <= group.most_blocks(length, chunk)
+            assert len(table.held) <= group.need.most_blocks(length, chunk)
     assert rig.pool.num_free == rig.num_blocks
     assert not rig.scheduler.num_preemptions

@@ -16,6 +16,7 @@ from support.batch_invariance import (
     run_to_end,
 )
 from support.hash_executable import HashExecutable
+from support.kv_layers import groups_of
 from support.offload_server import (
     BLOCK_BYTES,
     MAX_MODEL_LEN,
@@ -32,6 +33,7 @@ from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv.cached_prefix import group_digest
 from octavo.engine.kv.kv_groups import KVGroup
+from octavo.engine.kv.needs import Window
 from octavo.engine.kv.offload.host_tier import HostTier
 from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.offload.restore_cost import RestoreCost
@@ -61,7 +63,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("always")
 def test_restored_equals_computed_bit_for_bit(tmp_path: Path, windows, batch, host_blocks, on_disk, data):
     """The disk is that of all examples before: of engines with other settings, that ended anyhow."""
-    groups = tuple(KVGroup(window) for window in windows)
+    groups = groups_of(windows)
     settings = data.draw(engine_settings(**SIZES, groups=groups))
     engines = []
 
@@ -112,7 +114,7 @@ def test_a_restart_finds_everything(server: Server, gracefully: bool):
 
 @pytest.mark.usefixtures("always")
 def test_of_layers_with_a_window_only_its_blocks_come_back(tmp_path: Path):
-    groups = (KVGroup(), KVGroup(21))
+    groups = (KVGroup(), KVGroup(Window(21)))
     scheduler = SchedulerSettings(4, 64, max_outputs=8, kv_groups=groups)
     settings = EngineSettings(scheduler, MAX_MODEL_LEN, VOCAB, num_blocks=12)
     server = Server(tmp_path, settings=settings)
