@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b, sha256
+from types import MappingProxyType
 
 from octavo.runtime.kv_cache import BLOCK_SIZE
 
@@ -12,6 +13,7 @@ HASH_ALGORITHMS = ("sha256", "blake2b")
 
 _TOKEN_BYTES = array("i").itemsize
 _BLOCK_BYTES = BLOCK_SIZE * _TOKEN_BYTES
+_NO_KEYS: Mapping[int, bytes] = MappingProxyType({})
 
 
 def token_bytes(token_ids: Sequence[int]) -> bytes:
@@ -41,12 +43,21 @@ class BlockHasher:
         lengths = ",".join(str(len(each)) for each in encoded)
         return self._new(b"octavo root " + lengths.encode() + b":" + b"".join(encoded)).digest()
 
-    def chain(self, parent: bytes, token_ids: Sequence[int]) -> list[bytes]:
-        """The digest of each full block of `token_ids`, the first of which follows `parent`."""
+    def chain(
+        self, parent: bytes, token_ids: Sequence[int], extra_keys: Mapping[int, bytes] = _NO_KEYS
+    ) -> list[bytes]:
+        """The digest of each full block of `token_ids`, the first of which follows `parent`.
+
+        `extra_keys[i]` is what block `i` of these depends on besides its tokens, such as the digest and the
+        offset of an image whose placeholder tokens it holds. Later blocks inherit it through the chain.
+        """
         data = token_bytes(token_ids)
         new, digests = self._new, []
         for start in range(0, len(data) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
             parent = new(parent + data[start : start + _BLOCK_BYTES]).digest()
+            if extra_keys and (key := extra_keys.get(start // _BLOCK_BYTES)):
+                # Apart from every other preimage: those begin with a digest or with "octavo root".
+                parent = new(b"octavo extra " + parent + key).digest()
             digests.append(parent)
         return digests
 

@@ -23,6 +23,17 @@ def test_digests_are_chained(algorithm: str):
     assert len({hasher.partial(whole[0], tokens[:count]) for count in range(BLOCK_SIZE)}) == BLOCK_SIZE
 
 
+def test_an_extra_key_names_its_block_and_all_that_follow():
+    """Two images have the same placeholder tokens: nobody may be handed the other's blocks."""
+    hasher, tokens = BlockHasher(), [7] * (4 * BLOCK_SIZE)
+    plain = hasher.chain(hasher.root(), tokens)
+    one = hasher.chain(hasher.root(), tokens, {1: b"image one, offset 3"})
+    other = hasher.chain(hasher.root(), tokens, {1: b"image two, offset 3"})
+    assert plain[0] == one[0] == other[0]
+    assert len({*plain[1:], *one[1:], *other[1:]}) == 9
+    assert one == one[:1] + hasher.chain(one[0], tokens[BLOCK_SIZE:], {0: b"image one, offset 3"})
+
+
 def test_roots_depend_on_every_part_and_on_where_one_ends():
     hasher = BlockHasher()
     parts = [(), ("",), ("a",), ("ab",), ("a", "b"), ("", "ab"), ("ab", "")]
