@@ -28,11 +28,11 @@ from octavo.frontend.request import (
     RequestBuilder,
     TokensPrompt,
     check_policy_takes,
-    check_text,
 )
 from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_model
 from octavo.outputs import RequestOutput
+from octavo.request_options import RequestOptions, check_text
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.config import structured_outputs_config
@@ -101,7 +101,7 @@ class LLM:
         for rank in priority or ():
             check_policy_takes(rank, self._policy)
         requests = [
-            self._requests.build(prompt, each, str(next(self._ids)), priority=rank)
+            self._requests.build(prompt, each, str(next(self._ids)), RequestOptions(priority=rank))
             for prompt, each, rank in zip(
                 self._tokenize(listed), params, priority or [0] * len(listed), strict=True
             )
@@ -158,19 +158,17 @@ class LLM:
         """
         engine = self._running_engine()
         builder, length = self._requests, engine.ready().max_model_len
-        searches: list[tuple[BeamSearch, str, str]] = []
+        searches: list[tuple[BeamSearch, RequestOptions]] = []
         for prompt in self._tokenize(_as_list(prompts)):
             group = f"beams-{next(self._ids)}"
             first = builder.build(prompt, SamplingParams(max_tokens=1), group)
             search = BeamSearch(first.prompt_token_ids, params, first.eos_token_ids, length)
-            searches.append((search, group, first.cache_salt))
+            searches.append((search, msgspec.structs.replace(first.options, group=group)))
         with JobProgress(len(searches), use_tqdm) as progress:
             while going_on := [each for each in searches if not each[0].done]:
                 requests = [
-                    builder.build(
-                        beam.tokens, search.step_params(), str(next(self._ids)), cache_salt=salt, group=group
-                    )
-                    for search, group, salt in going_on
+                    builder.build(beam.tokens, search.step_params(), str(next(self._ids)), options)
+                    for search, options in going_on
                     for beam in search.beams
                 ]
                 outputs = iter(self._run(requests, use_tqdm=False))

@@ -118,7 +118,7 @@ def test_nothing_runs_when_one_request_can_not(
 def test_priority_goes_to_the_engine(llm: LLM, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     add = engine.add
-    monkeypatch.setattr(engine, "add", lambda request: (seen.append(request.priority), add(request)))
+    monkeypatch.setattr(engine, "add", lambda request: (seen.append(request.options.priority), add(request)))
     with pytest.raises(ValueError, match="--scheduling-policy priority"):
         llm.generate(["a", "b"], priority=[0, -1])
     monkeypatch.setattr(llm, "_policy", "priority")

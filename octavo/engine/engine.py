@@ -287,8 +287,8 @@ class Engine:
         max_model_len = self._settings.max_model_len
         if self._settings.prefix_caching:
             return Sequence(request, self._num_added, max_model_len, sampling, self._hasher)
-        if request.group:
-            root = self._hasher.root(request.cache_salt, request.group)
+        if request.options.group:
+            root = self._hasher.root(request.options.cache_salt, request.options.group)
             return Sequence(request, self._num_added, max_model_len, sampling, self._hasher, root)
         return Sequence(request, self._num_added, max_model_len, sampling)
 

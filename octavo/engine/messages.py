@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from octavo.request_options import RequestOptions
 from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import SamplingParams
 from octavo.structured.vocabulary import Vocabulary
@@ -18,9 +19,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
     """Start one sequence, or go on with one: `output_token_ids` are those already emitted.
 
     `params.seed` is always set (the API process draws it), so that the same message always gives the same
-    tokens. `arrival_time` is `time.monotonic()` of the machine. Lower `priority` runs first.
-    `user` is whose share the request takes where shares are fair. Sequences of one `group`, which is not
-    empty, share KV blocks even where prefix caching is off.
+    tokens. `arrival_time` is `time.monotonic()` of the machine.
     """
 
     request_id: str
@@ -29,10 +28,7 @@ class AddRequest(msgspec.Struct, tag="add", array_like=True):
     eos_token_ids: list[int]
     arrival_time: float
     output_token_ids: list[int] = []
-    priority: int = 0
-    cache_salt: str = ""
-    user: str = ""
-    group: str = ""
+    options: RequestOptions = RequestOptions()
 
 
 class AbortRequests(msgspec.Struct, tag="abort", array_like=True):

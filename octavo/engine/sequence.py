@@ -49,8 +49,8 @@ class Sequence:
         "num_prompt_logprobs",
         "num_prompt_tokens",
         "num_slots",
+        "options",
         "order",
-        "priority",
         "prompt_logprobs",
         "request_id",
         "row",
@@ -61,7 +61,6 @@ class Sequence:
         "stop_token_ids",
         "tables",
         "token_ids",
-        "user",
         "was_admitted",
     )
 
@@ -85,10 +84,9 @@ class Sequence:
         self.num_prompt_tokens = len(request.prompt_token_ids)
         self.num_computed_tokens = 0
         self.status = Status.WAITING
-        self.priority = request.priority
+        self.options = request.options
         self.arrival_time = request.arrival_time
-        self.user = request.user
-        self.order = (request.priority, request.arrival_time, number)
+        self.order = (request.options.priority, request.arrival_time, number)
         """What goes first, in the queue and in a step; a policy may change it on arrival."""
         self.is_long = False
         """Whether what there was to compute, when the sequence was admitted, is a long prompt."""
@@ -105,7 +103,7 @@ class Sequence:
         """Whether its tables changed since they were written there."""
         self._hasher = hasher
         self._prompt_digest = b""
-        self.digests = [] if hasher is None else [root or hasher.root(request.cache_salt)]
+        self.digests = [] if hasher is None else [root or hasher.root(request.options.cache_salt)]
         """The root, then the digest of each full block: `digests[i + 1]` names block `i`."""
         self.num_known_blocks = 0
         """Leading blocks that were offered to the prefix cache, or came from it."""

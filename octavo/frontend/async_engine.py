@@ -39,6 +39,7 @@ from octavo.frontend.suspects import Suspects
 from octavo.model.generation_config import sampling_defaults
 from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
 from octavo.outputs import RequestOutput
+from octavo.request_options import NO_OPTIONS, RequestOptions
 from octavo.sampling_params import SamplingParams
 from octavo.structured.config import structured_outputs_config
 from octavo.structured.params import StructuredOutputsParams
@@ -148,29 +149,23 @@ class AsyncEngine:
         prompt: Prompt,
         params: SamplingParams,
         request_id: str,
+        options: RequestOptions = NO_OPTIONS,
         *,
-        priority: int = 0,
-        cache_salt: str = "",
-        user: str = "",
-        group: str = "",
         on_first_token: Callable[[], None] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run a request; yields its outputs, the last one with `finished` set.
 
         A reader that is slow gets what it missed in one output. Closing or cancelling the generator aborts
-        the request and frees its blocks. `user` is whose share it takes where shares are fair; requests of
-        one `group` share KV blocks even where prefix caching is off;
-        `on_first_token` is called when that is there, taken or not. At the first step raises ValueError for
-        a request that can not run; EngineDeadError when the engine is gone for good.
+        the request and frees its blocks. `on_first_token` is called when that is there, taken or not. At the
+        first step raises ValueError for a request that can not run; EngineDeadError when the engine is gone
+        for good.
         """
         if self._dead is not None:
             raise EngineDeadError(self._dead)
-        check_policy_takes(priority, self.config.scheduling_policy)
+        check_policy_takes(options.priority, self.config.scheduling_policy)
         if params.structured_outputs is not None:
             await self.check_structured_outputs(params.structured_outputs)
-        request = self._requests.build(
-            prompt, params, request_id, priority=priority, cache_salt=cache_salt, user=user, group=group
-        )
+        request = self._requests.build(prompt, params, request_id, options)
         state, messages = self._processor.add(request)
         mailbox = self._mailboxes[request_id] = Mailbox(state, on_first_token)
         self._send(messages)

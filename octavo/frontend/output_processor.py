@@ -18,6 +18,7 @@ from octavo.engine.messages import AddRequest, SequenceOutput, StepOutputs
 from octavo.frontend.request import Request
 from octavo.frontend.stop_strings import StopStrings
 from octavo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from octavo.request_options import RequestOptions
 from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.tokenizer.detokenizer import IncrementalDetokenizer
@@ -157,13 +158,13 @@ class RequestState:
     """A request that is open, or whose last output was not taken yet."""
 
     request: Request
+    options: RequestOptions
+    """The request's, and the group that its sequences share their prompt's blocks by if it has several."""
     children: list[Child]
     num_open: int
     metrics: RequestMetrics
     prompt_logprobs: list[Logprobs | None] | None = None
     num_cached_tokens: int | None = None
-    group: str = ""
-    """Name that the sequences share their prompt's blocks by; empty for a single one."""
     num_crashes: int = 0
     """Crashes of the engine since the request last got a token."""
     _prompt_logprobs_taken: bool = field(default=False)
@@ -249,9 +250,10 @@ class OutputProcessor:
         self._serial += 1
         serial = f"{self._source}{self._serial}"
         count = request.params.num_sequences
-        state = RequestState(request, [], count, RequestMetrics(request.arrival_time))
-        if count > 1:
-            state.group = request.group or f"{request.request_id}#{serial}"
+        options = request.options
+        if count > 1 and not options.group:
+            options = msgspec.structs.replace(options, group=f"{request.request_id}#{serial}")
+        state = RequestState(request, options, [], count, RequestMetrics(request.arrival_time))
         for index in range(count):
             name = request.request_id if count == 1 else f"{index}_{request.request_id}"
             params = child_params(request.params, index)
@@ -312,10 +314,7 @@ class OutputProcessor:
                 eos_token_ids=request.eos_token_ids,
                 arrival_time=request.arrival_time,
                 output_token_ids=list(child.token_ids),
-                priority=request.priority,
-                cache_salt=request.cache_salt,
-                user=request.user,
-                group=state.group or request.group,
+                options=state.options,
             )
             for child in state.children
             if child.reason is None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import msgspec
 
+from octavo.request_options import NO_OPTIONS, RequestOptions, check_text
 from octavo.sampling.bad_words import bad_word_tokens
 from octavo.sampling.state import check_token_ids
-from octavo.sampling_params import SamplingParams, check_integer
+from octavo.sampling_params import SamplingParams
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.config import StructuredOutputsConfig
 from octavo.structured.matcher import Matcher
@@ -50,10 +51,7 @@ class Request:
     params: SamplingParams
     eos_token_ids: list[int]
     arrival_time: float
-    priority: int = 0
-    cache_salt: str = ""
-    user: str = ""
-    group: str = ""
+    options: RequestOptions
 
 
 class RequestBuilder:
@@ -86,15 +84,11 @@ class RequestBuilder:
         prompt: Prompt,
         params: SamplingParams,
         request_id: str,
-        *,
-        priority: int = 0,
-        cache_salt: str = "",
-        user: str = "",
-        group: str = "",
+        options: RequestOptions = NO_OPTIONS,
     ) -> Request:
         """The request for `prompt`, with parameters of its own.
 
-        Requests of one `group` share KV blocks even where prefix caching is off.
+        A cache salt of the options stands over one of the prompt.
         `max_tokens` is at most what the model's length leaves after the prompt, and that when it is None.
         Raises ValueError, its message beginning with the field, for a prompt that is empty, is not text or
         token ids of the vocabulary, or leaves no room for a token; and for parameters out of bounds. Blocks
@@ -102,8 +96,9 @@ class RequestBuilder:
         """
         text, token_ids, salt = self._read(prompt)
         check_text("request_id", request_id)
-        check_text("cache_salt", cache_salt or salt)
-        check_text("user", user)
+        if salt != "" and not options.cache_salt:
+            options = msgspec.structs.replace(options, cache_salt=salt)
+        options.check()
         if text is not None:
             check_text("prompt", text)
         if token_ids is None:
@@ -123,7 +118,6 @@ class RequestBuilder:
             raise ValueError(
                 f"prompt holds token id {wrong}; the model's vocabulary is 0 to {self.vocab_size - 1}"
             )
-        check_integer("priority", priority, -(2**31), 2**31 - 1)
         params = self._own(params)
         params.bad_words_token_ids += bad_word_tokens(params.bad_words, self.tokenizer)
         check_token_ids(params, self.vocab_size, self.eos_token_ids)
@@ -141,10 +135,7 @@ class RequestBuilder:
             params=params,
             eos_token_ids=self.eos_token_ids,
             arrival_time=time.monotonic(),
-            priority=priority,
-            cache_salt=cache_salt or salt,
-            user=user,
-            group=group,
+            options=options,
         )
 
     def compile(self, params: StructuredOutputsParams) -> Future[Matcher]:
@@ -190,13 +181,3 @@ def check_policy_takes(priority: int, policy: str) -> None:
             f"priority is {priority}, which needs --scheduling-policy priority (or fair, for the order of a "
             "user's own requests); this engine serves first come, first served"
         )
-
-
-def check_text(name: str, value: str) -> None:
-    """Raise ValueError, naming the field, unless `value` is a string that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be text, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} holds half a surrogate pair at {error.start}; it must be text") from None

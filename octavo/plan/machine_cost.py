@@ -11,6 +11,7 @@ from octavo.engine.engine import Engine
 from octavo.engine.messages import AddRequest, EngineReady
 from octavo.engine.step_time import StepTime, prompt_pairs
 from octavo.plan.step_work import StepWork
+from octavo.request_options import RequestOptions
 from octavo.sampling_params import SamplingParams
 
 _PROMPTS = (64, 256, 512)
@@ -109,6 +110,8 @@ class _Measurement:
         params = SamplingParams(temperature=0.0, seed=0, max_tokens=max_tokens, ignore_eos=True)
         prompt = [(self._count + position) % 50 for position in range(length)]
         prompt[0] = self._count % 50
-        request = AddRequest(str(self._count), prompt, params, [], 0.0, cache_salt=str(self._count))
+        request = AddRequest(
+            str(self._count), prompt, params, [], 0.0, options=RequestOptions(cache_salt=str(self._count))
+        )
         self._engine.add(request)
         return request.request_id

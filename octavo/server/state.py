@@ -13,6 +13,7 @@ from octavo.observe.live_feed import LiveFeed
 from octavo.observe.metrics import Metrics
 from octavo.observe.request_series import RequestSeries
 from octavo.observe.stats_line import StatsLine
+from octavo.request_options import RequestOptions
 from octavo.server.config import ServerConfig
 from octavo.server.guards.admission import Admission
 from octavo.server.responses_api.store import ResponseStore
@@ -53,7 +54,7 @@ class ServerState(Protocol):
         """Requests that are open."""
         ...
 
-    async def admit(self, prompt_tokens: Sequence[int], priority: int, user: str) -> Sequence[Ticket]:
+    async def admit(self, prompt_tokens: Sequence[int], options: RequestOptions) -> Sequence[Ticket]:
         """Tickets for the prompts of a request, from their lengths.
 
         Raises APIError 429, with Retry-After, when the request is refused.
@@ -129,8 +130,8 @@ class LocalState:
     async def num_open(self) -> int:
         return self._num_open()
 
-    async def admit(self, prompt_tokens: Sequence[int], priority: int, user: str) -> Sequence[Ticket]:
-        return self._admission.enter(prompt_tokens, priority, user)
+    async def admit(self, prompt_tokens: Sequence[int], options: RequestOptions) -> Sequence[Ticket]:
+        return self._admission.enter(prompt_tokens, options)
 
     async def keep_response(self, owner: str, entry: StoredResponse) -> None:
         self._responses.add(owner, entry.response.id, entry, entry.num_characters)

@@ -18,6 +18,7 @@ from octavo.engine.kv.kv_groups import KVGroup
 from octavo.engine.kv.needs import Window
 from octavo.engine.messages import AddRequest, DescribeState, EngineState, PrefixNode
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.runtime.backend import Limits
 from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
@@ -33,7 +34,9 @@ def make_engine(num_blocks: int = 40, max_num_seqs: int = 4, prefix_caching: boo
 
 def request(number: int, prompt: list[int], max_tokens: int = 5, salt: str = "") -> AddRequest:
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, seed=0)
-    return AddRequest(str(number), prompt, params, [EOS], float(number), cache_salt=salt)
+    return AddRequest(
+        str(number), prompt, params, [EOS], float(number), options=RequestOptions(cache_salt=salt)
+    )
 
 
 def run_to_end(engine: Engine) -> None:

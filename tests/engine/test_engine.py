@@ -26,6 +26,7 @@ from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.sampling.logprobs import prompt_logprobs
 from octavo.sampling.sampler import sample
 from octavo.sampling.state import SamplingState
@@ -205,7 +206,9 @@ def test_a_group_shares_its_prompt_even_where_nothing_else_is_shared(prefix_cach
     prompt = [n % VOCAB for n in range(50)]
     for group in ("a", "b"):
         children = [
-            msgspec.structs.replace(request(number, prompt, temperature=1.0, seed=number), group=group)
+            msgspec.structs.replace(
+                request(number, prompt, temperature=1.0, seed=number), options=RequestOptions(group=group)
+            )
             for number in range(4)
         ]
         results = {}

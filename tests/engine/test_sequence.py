@@ -7,6 +7,7 @@ import pytest
 from octavo.engine.kv.block_hash import BlockHasher
 from octavo.engine.messages import AddRequest
 from octavo.engine.sequence import Sequence
+from octavo.request_options import RequestOptions
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -16,7 +17,7 @@ HASHER = BlockHasher()
 
 def make_sequence(prompt: list[int], output: list[int], max_model_len: int = 100, **params) -> Sequence:
     settings = SamplingParams(**{"temperature": 0.0, "max_tokens": 4, "stop_token_ids": [STOP], **params})
-    request = AddRequest("a", prompt, settings, [EOS], 0.0, output, cache_salt="salt")
+    request = AddRequest("a", prompt, settings, [EOS], 0.0, output, RequestOptions(cache_salt="salt"))
     sampling = SamplingState(settings, prompt, output, [EOS], 100)
     return Sequence(request, 0, max_model_len, sampling, HASHER)
 

@@ -18,6 +18,7 @@ from octavo.engine.build import step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.runtime.backend import Batch
 from octavo.sampling_params import SamplingParams
 
@@ -53,7 +54,9 @@ def make(engine_settings: EngineSettings) -> tuple[Engine, Recorder]:
 def request(number: int, **params) -> AddRequest:
     params = {"temperature": 0.0, "max_tokens": 40, "ignore_eos": True, **params}
     name, prompt = str(number), [number + 1] * 20
-    return AddRequest(name, prompt, SamplingParams(**params), [EOS], float(number), user=name)
+    return AddRequest(
+        name, prompt, SamplingParams(**params), [EOS], float(number), options=RequestOptions(user=name)
+    )
 
 
 def check_blocks(engine: Engine) -> None:

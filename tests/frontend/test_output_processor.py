@@ -300,7 +300,7 @@ def test_sequences_of_one_request_are_a_group() -> None:
     def groups(**params: int) -> list[str]:
         processor, engine = OutputProcessor(TOKENIZER), FakeEngine()
         add(processor, engine, SamplingParams(**params))
-        return [sequence.request.group for sequence in engine.sequences.values()]
+        return [sequence.request.options.group for sequence in engine.sequences.values()]
 
     assert groups() == [""]
     assert len(set(groups(n=3))) == 1

@@ -9,6 +9,7 @@ import pytest
 from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
 
 from octavo.frontend.request import Prompt, RequestBuilder
+from octavo.request_options import RequestOptions
 from octavo.sampling_params import SamplingParams
 
 
@@ -31,7 +32,7 @@ def builder(seed: int = 0) -> RequestBuilder:
 def test_every_form_of_prompt(prompt: Prompt, text: str | None, token_ids: list[int]) -> None:
     request = builder().build(prompt, SamplingParams(), "r")
     assert (request.prompt, request.prompt_token_ids) == (text, token_ids)
-    assert request.cache_salt == ("s" if "cache_salt" in prompt else "")
+    assert request.options.cache_salt == ("s" if "cache_salt" in prompt else "")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_seeds_are_drawn_in_order_from_the_engines() -> None:
 @pytest.mark.parametrize("priority", [2**31, "high", True])
 def test_priority_is_checked(priority: Any) -> None:
     with pytest.raises(ValueError, match="priority"):
-        builder().build("ab", SamplingParams(), "r", priority=priority)
+        builder().build("ab", SamplingParams(), "r", RequestOptions(priority=priority))
 
 
 def test_messages_begin_with_the_field() -> None:

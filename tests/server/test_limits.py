@@ -100,12 +100,12 @@ def test_shares_are_by_key_where_there_are_several_else_by_user() -> None:
     short = {"model": MODEL, "prompt": "x", "max_tokens": 1, "user": "someone"}
     with live_server() as server:
         server.post("/v1/completions", **short)
-        assert server.engine.fake_client.requests[-1].user == "someone"
+        assert server.engine.fake_client.requests[-1].options.user == "someone"
     with live_server(ServerConfig(api_key=("one", "two"))) as server:
         users = []
         for key in ("one", "two", "one"):
             headers = {"Authorization": f"Bearer {key}"}
             assert server.http.post("/v1/completions", json=short, headers=headers).status_code == 200
-            users.append(server.engine.fake_client.requests[-1].user)
+            users.append(server.engine.fake_client.requests[-1].options.user)
     assert users[0] == users[2] != users[1]
     assert not {"one", "two", "someone"} & set(users)

@@ -16,6 +16,7 @@ from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.kv.kv_groups import KVGroup, most_blocks
 from octavo.engine.messages import AddRequest, StepOutputs
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.sampling.logprobs import TokenLogprobs
 from octavo.sampling_params import SamplingParams
 
@@ -134,9 +135,11 @@ def requests(draw: st.DrawFn, *, most: int, vocab_size: int, max_model_len: int)
                 params=draw(sampling_params(vocab_size, most_tokens=half // 2)),
                 eos_token_ids=[EOS],
                 arrival_time=float(number),
-                priority=draw(st.integers(0, 1)),
-                cache_salt=draw(st.sampled_from(["", "", "other"])),
-                group=draw(st.sampled_from(["", "", "a group"])),
+                options=RequestOptions(
+                    priority=draw(st.integers(0, 1)),
+                    cache_salt=draw(st.sampled_from(["", "", "other"])),
+                    group=draw(st.sampled_from(["", "", "a group"])),
+                ),
             )
         )
     return result

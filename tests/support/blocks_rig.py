@@ -12,6 +12,7 @@ from octavo.engine.kv.prefix_cache import PrefixCache
 from octavo.engine.kv.sequence_blocks import SequenceBlocks
 from octavo.engine.messages import AddRequest
 from octavo.engine.sequence import Sequence, Status
+from octavo.request_options import RequestOptions
 from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
@@ -25,7 +26,9 @@ def make_sequence(
     number: int, prompt: list[int], *, hasher: BlockHasher | None = HASHER, salt="", skip=False
 ):
     params = SamplingParams(temperature=0.0, max_tokens=None, skip_reading_prefix_cache=skip)
-    request = AddRequest(str(number), prompt, params, [], float(number), cache_salt=salt)
+    request = AddRequest(
+        str(number), prompt, params, [], float(number), options=RequestOptions(cache_salt=salt)
+    )
     return Sequence(request, number, MAX_LEN, SamplingState(params, prompt, [], [], 1000), hasher)
 
 

@@ -15,6 +15,7 @@ from octavo.engine.kv.offload.host_tier import HostTier
 from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.messages import AddRequest, OffloadStats
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.sampling_params import SamplingParams
 
@@ -73,7 +74,8 @@ class Server:
             ignore_eos=True,
             skip_reading_prefix_cache=skip,
         )
-        self.engine.add(AddRequest(str(self.number), prompt, params, [], 0.0, **options))
+        request = AddRequest(str(self.number), prompt, params, [], 0.0, options=RequestOptions(**options))
+        self.engine.add(request)
         tokens, cached = [], 0
         while self.engine.has_work:
             for output in self.engine.step().outputs:

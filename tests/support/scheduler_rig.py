@@ -15,6 +15,7 @@ from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.scheduling.token_budget import Targets
 from octavo.engine.sequence import Sequence, Status
+from octavo.request_options import RequestOptions
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -35,9 +36,8 @@ def make_sequence(
     max_model_len: int = MAX_MODEL_LEN,
 ) -> Sequence:
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, prompt_logprobs=prompt_logprobs)
-    request = AddRequest(
-        str(number), prompt, params, [], arrival_time, priority=priority, user=user, cache_salt=cache_salt
-    )
+    options = RequestOptions(priority=priority, user=user, cache_salt=cache_salt)
+    request = AddRequest(str(number), prompt, params, [], arrival_time, options=options)
     sampling = SamplingState(params, prompt, [], [], VOCAB)
     return Sequence(request, number, max_model_len, sampling, BlockHasher())
 

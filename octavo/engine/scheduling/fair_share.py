@@ -83,9 +83,9 @@ class FairShare:
 
     def arrive(self, sequence: Sequence) -> None:
         """Lifts the counter of a user who has nothing waiting, and queues the sequence."""
-        user = self._users.get(sequence.user)
+        user = self._users.get(sequence.options.user)
         if user is None:
-            user = self._users[sequence.user] = _User(self._away.pop(sequence.user, 0.0))
+            user = self._users[sequence.options.user] = _User(self._away.pop(sequence.options.user, 0.0))
         if not user.waiting:
             others = [each.served for each in self._users.values() if each.waiting]
             user.served = max(user.served, self._virtual_time, min(others, default=0.0))
@@ -93,7 +93,7 @@ class FairShare:
 
     def admit(self, sequence: Sequence, num_tokens: int) -> None:
         """Charges what is to be computed of the prompt."""
-        user = self._users[sequence.user]
+        user = self._users[sequence.options.user]
         self._dequeue(user, sequence)
         self.running.append(sequence)
         user.num_running += 1
@@ -101,40 +101,40 @@ class FairShare:
 
     def preempt(self, sequence: Sequence) -> None:
         """Lifts nothing: the user had this one all the time."""
-        user = self._users[sequence.user]
+        user = self._users[sequence.options.user]
         self.running.remove(sequence)
         user.num_running -= 1
         self._enqueue(user, sequence)
 
     def remove(self, sequence: Sequence, *, runs: bool) -> None:
         """Remembers the counter of a user who has no other."""
-        user = self._users[sequence.user]
+        user = self._users[sequence.options.user]
         if runs:
             self.running.remove(sequence)
             user.num_running -= 1
         else:
             self._dequeue(user, sequence)
         if not user.num_running and not user.waiting:
-            del self._users[sequence.user]
-            self._away[sequence.user] = user.served
+            del self._users[sequence.options.user]
+            self._away[sequence.options.user] = user.served
             if len(self._away) > REMEMBERED:
                 self._away.popitem(last=False)
 
     def arrange(self) -> None:
         """Those of the most served user last, the latest of them last of all."""
         users = self._users
-        self.running.sort(key=lambda each: (users[each.user].served, each.order))
+        self.running.sort(key=lambda each: (users[each.options.user].served, each.order))
 
     def yields(self, running: Sequence, waiting: Sequence) -> bool:
         """When the user of the one is ahead of the other's by more than computing the one again costs."""
-        ahead = self._users[running.user].served - self._users[waiting.user].served
+        ahead = self._users[running.options.user].served - self._users[waiting.options.user].served
         return ahead > PROMPT_WEIGHT * len(running.token_ids)
 
     def computed(self, sequences: list[Sequence]) -> None:
         """Charges an output token to each that gets one."""
         for sequence in sequences:
             if sequence.num_computed_tokens == len(sequence.token_ids):
-                self._charge(self._users[sequence.user], OUTPUT_WEIGHT)
+                self._charge(self._users[sequence.options.user], OUTPUT_WEIGHT)
 
     def _charge(self, user: _User, cost: float) -> None:
         user.served += cost

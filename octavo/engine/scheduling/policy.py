@@ -114,7 +114,7 @@ class InOrder:
         """Only to a lower priority whose turn it is."""
         if not self._by_priority or running.order < waiting.order:
             return False
-        return running.priority > waiting.priority
+        return running.options.priority > waiting.options.priority
 
     def computed(self, sequences: list[Sequence]) -> None:
         """What was computed does not change anyone's turn."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from octavo.request_options import NO_OPTIONS, RequestOptions
 from octavo.server.errors import APIError
 
 _MEMORY_SECONDS = 30.0
@@ -52,8 +53,7 @@ class Ticket:
 
     admission: Admission
     num_tokens: int
-    priority: int
-    user: str
+    options: RequestOptions
 
     def started(self) -> None:
         """The first token is there."""
@@ -94,7 +94,7 @@ class Admission:
         """Prompts that wait for their first token."""
         return len(self._waiting)
 
-    def enter(self, prompt_tokens: Sequence[int], priority: int = 0, user: str = "") -> list[Ticket]:
+    def enter(self, prompt_tokens: Sequence[int], options: RequestOptions = NO_OPTIONS) -> list[Ticket]:
         """Tickets for the prompts of a request, from their lengths.
 
         Raises APIError 429, with Retry-After, when the request is refused.
@@ -108,14 +108,14 @@ class Admission:
                 f"{len(self._waiting)} prompts wait for their first token already (--max-waiting)", seconds
             )
         if self._target_ttft is not None and rate is not None and self._waiting:
-            seconds = (self._before(total, priority, user) + total) / rate
+            seconds = (self._before(total, options) + total) / rate
             if seconds > self._target_ttft:
                 raise _refusal(
                     f"the first token would take about {seconds:.1f} s, over this server's target of "
                     f"{self._target_ttft:g} s (--target-ttft)",
                     seconds - self._target_ttft,
                 )
-        tickets = [Ticket(self, count, priority, user) for count in prompt_tokens]
+        tickets = [Ticket(self, count, options) for count in prompt_tokens]
         self._waiting.update(dict.fromkeys(tickets))
         return tickets
 
@@ -133,16 +133,16 @@ class Admission:
             self.rate.wait(now - self._time)
         self._time = now
 
-    def _before(self, num_tokens: int, priority: int, user: str) -> float:
+    def _before(self, num_tokens: int, options: RequestOptions) -> float:
         """Tokens that will be computed before a request's own."""
         if self._policy == "priority":
-            return sum(each.num_tokens for each in self._waiting if each.priority <= priority)
+            return sum(each.num_tokens for each in self._waiting if each.options.priority <= options.priority)
         if self._policy == "fcfs":
             return sum(each.num_tokens for each in self._waiting)
-        backlog: dict[str, int] = {user: 0}
+        backlog: dict[str, int] = {options.user: 0}
         for each in self._waiting:
-            backlog[each.user] = backlog.get(each.user, 0) + each.num_tokens
-        own = backlog.pop(user)
+            backlog[each.options.user] = backlog.get(each.options.user, 0) + each.num_tokens
+        own = backlog.pop(options.user)
         return own + sum(min(other, own + num_tokens) for other in backlog.values())
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from octavo.observe.live_feed import FeedFullError
 from octavo.observe.request_series import RequestSeries, RequestValue
+from octavo.request_options import RequestOptions
 from octavo.server.errors import APIError
 from octavo.server.guards.drain import Drain
 from octavo.server.processes.link import Link
@@ -128,13 +129,13 @@ class LinkedState:
         assert isinstance(count, int)
         return count
 
-    async def admit(self, prompt_tokens: Sequence[int], priority: int, user: str) -> Sequence[Ticket]:
+    async def admit(self, prompt_tokens: Sequence[int], options: RequestOptions) -> Sequence[Ticket]:
         if self._admits_all:
             return [FreeTicket()] * len(prompt_tokens)
         number = self._link.next_number()
         tickets = [RemoteTicket(self._link, number, index) for index in range(len(prompt_tokens))]
         try:
-            answer = await self._link.ask(Admit(list(prompt_tokens), priority, user), number)
+            answer = await self._link.ask(Admit(list(prompt_tokens), options), number)
         except asyncio.CancelledError:
             # The parent takes this after the question, whatever it answers.
             for ticket in tickets:

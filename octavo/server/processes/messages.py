@@ -12,6 +12,7 @@ import msgspec
 
 from octavo.config import EngineConfig
 from octavo.frontend.shared_engine import EngineDown, EngineGone, EngineUp, TrialTurn
+from octavo.request_options import RequestOptions
 from octavo.server.config import ServerConfig
 
 
@@ -89,8 +90,7 @@ class Admit(msgspec.Struct, tag="admit", array_like=True):
     """Ask whether these prompts may come in; refused with `Refused` where they may not."""
 
     prompt_tokens: list[int]
-    priority: int
-    user: str
+    options: RequestOptions
 
 
 class KeepResponse(msgspec.Struct, tag="keep", array_like=True):

@@ -103,9 +103,9 @@ class SharedState:
                 return self.observed.metrics.render()
             case OpenRequests():
                 return sum(each.num_open for each in self._held.values())
-            case Admit(prompt_tokens, priority, user):
+            case Admit(prompt_tokens, options):
                 try:
-                    tickets = self._admission.enter(prompt_tokens, priority, user)
+                    tickets = self._admission.enter(prompt_tokens, options)
                 except APIError as error:
                     return Refused(error.message, (error.headers or {})["Retry-After"])
                 held.tickets |= {(number, index): ticket for index, ticket in enumerate(tickets)}

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from itertools import islice
-from typing import Any
+
+import msgspec
 
 from octavo.frontend.async_engine import AsyncEngine
 from octavo.frontend.beam_search import BeamSearch, BeamSearchParams, first_logprobs
 from octavo.outputs import CompletionOutput, Logprob, RequestOutput
+from octavo.request_options import RequestOptions
 from octavo.server.requests.prompts import Prompt
 
 
@@ -19,17 +21,18 @@ async def beam_search(
     prompt: Prompt,
     params: BeamSearchParams,
     request_id: str,
+    options: RequestOptions,
     *,
     logprobs: int | None = None,
     timeout: float | None = None,
     on_first_token: Callable[[], None] | None = None,
-    **options: Any,
 ) -> RequestOutput:
     """The best completions of `prompt`, once they are there; the beams as far as they are after `timeout`.
 
-    Each token has its own log probability and the `logprobs` highest, or none if that is None. `options` are
-    those of `generate`. Being cancelled aborts what runs; raises what `generate` does.
+    Each token has its own log probability and the `logprobs` highest, or none if that is None. Being
+    cancelled aborts what runs; raises what `generate` does.
     """
+    of_beams = msgspec.structs.replace(options, group=request_id)
     search = BeamSearch(prompt.token_ids, params, engine.eos_token_ids, engine.max_model_len)
     step_params = search.step_params(logprobs or 0)
     first: RequestOutput | None = None
@@ -37,9 +40,7 @@ async def beam_search(
 
     async def extend(index: int, tokens: list[int]) -> RequestOutput:
         beam_id = f"{request_id}-{num_steps}-{index}"
-        async with aclosing(
-            engine.generate(tokens, step_params, beam_id, group=request_id, **options)
-        ) as outputs:
+        async with aclosing(engine.generate(tokens, step_params, beam_id, of_beams)) as outputs:
             [output] = [output async for output in outputs if output.finished]
         return output
 

@@ -65,9 +65,7 @@ async def chat_generation(
         response_id=response_id,
         prompts=[prompt],
         params=[params],
-        priority=body.priority or 0,
-        cache_salt=body.cache_salt or "",
-        user=user,
+        options=body.options(user),
         timeout=serving.timeout(body.timeout),
         length_penalty=body.beam_length_penalty,
     )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from octavo.frontend.async_engine import EngineDeadError
 from octavo.frontend.beam_search import BeamSearchParams
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import RequestOutput
+from octavo.request_options import RequestOptions
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import APIError, bad_input
 from octavo.server.openai.responses import PromptTokensDetails, Usage
@@ -24,7 +25,7 @@ from octavo.server.state import Ticket
 
 T = TypeVar("T")
 
-ENGINE_FIELDS = (*SAMPLING_FIELDS, "priority")
+ENGINE_FIELDS = (*SAMPLING_FIELDS, *RequestOptions.__struct_fields__)
 """Fields that the engine's errors may be about."""
 
 
@@ -35,9 +36,7 @@ class Generation:
     response_id: str
     prompts: list[Prompt]
     params: list[SamplingParams]
-    priority: int
-    cache_salt: str
-    user: str = ""
+    options: RequestOptions
     timeout: float | None = None
     """Seconds from when it runs; then what it has is all."""
     length_penalty: float | None = None
@@ -53,7 +52,7 @@ class Generation:
             for prompt, params in zip(self.prompts, self.params, strict=True):
                 log_prompt(self.response_id, prompt, params, serving.config.max_log_len)
         lengths = [len(prompt.token_ids) for prompt in self.prompts]
-        tickets = await serving.state.admit(lengths, self.priority, self.user)
+        tickets = await serving.state.admit(lengths, self.options)
         try:
             streams = [self._run_one(serving, index, ticket) for index, ticket in enumerate(tickets)]
             async with aclosing(merge(streams)) as outputs:
@@ -99,15 +98,11 @@ class Generation:
     ) -> AsyncGenerator[RequestOutput, None]:
         """What the engine gives, a beam search all at once."""
         prompt, params = self.prompts[index], self.params[index]
-        options: dict[str, Any] = {
-            "priority": self.priority,
-            "cache_salt": self.cache_salt,
-            "user": self.user,
-            "on_first_token": on_first_token,
-        }
         if self.length_penalty is None:
             async with aclosing(
-                serving.engine.generate(prompt.token_ids, params, engine_id, **options)
+                serving.engine.generate(
+                    prompt.token_ids, params, engine_id, self.options, on_first_token=on_first_token
+                )
             ) as outputs:
                 async for output in outputs:
                     yield output
@@ -125,9 +120,10 @@ class Generation:
             prompt,
             beams,
             engine_id,
+            self.options,
             logprobs=params.logprobs,
             timeout=self.timeout,
-            **options,
+            on_first_token=on_first_token,
         )
 
     @contextmanager

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from octavo.request_options import RequestOptions
+
 
 class SamplingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How to generate: declared once, for each body that may say it; null means the default."""
@@ -37,3 +39,12 @@ class SamplingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+
+    def options(self, user: str) -> RequestOptions:
+        """What the body says that goes with the request to the engine; `user` is whose share it takes."""
+        given = {
+            name: value
+            for name in RequestOptions.__struct_fields__
+            if (value := getattr(self, name, None)) is not None
+        }
+        return RequestOptions(**{**given, "user": user})

@@ -29,7 +29,7 @@ class Backlog:
         self._number = 0
 
     def step(self, users=None) -> None:
-        waiting = Counter(sequence.user for sequence in self.rig.waiting)
+        waiting = Counter(sequence.options.user for sequence in self.rig.waiting)
         for user in users or self.shapes:
             for _ in range(10 - waiting[user]):
                 self._number += 1
@@ -43,9 +43,9 @@ class Backlog:
         for sequence in step.sequences:
             if sequence not in before and not sequence.scheduled_time:
                 sequence.scheduled_time = 1.0
-                self.service[sequence.user] += PROMPT_WEIGHT * sequence.num_prompt_tokens
+                self.service[sequence.options.user] += PROMPT_WEIGHT * sequence.num_prompt_tokens
             if sequence.status is Status.FINISHED or sequence.num_computed_tokens == len(sequence) - 1:
-                self.service[sequence.user] += OUTPUT_WEIGHT
+                self.service[sequence.options.user] += OUTPUT_WEIGHT
 
 
 shape = st.tuples(st.integers(1, 60), st.integers(1, 60))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octavo.request_options import RequestOptions
 from octavo.server.errors import APIError
 from octavo.server.guards.admission import Admission, Ticket
 
@@ -30,7 +31,7 @@ def busy(policy: str = "fcfs", **settings) -> tuple[Admission, Clock]:
 
 def refusal(admission: Admission, *lengths: int, **who) -> APIError:
     with pytest.raises(APIError) as caught:
-        admission.enter(lengths, **who)
+        admission.enter(lengths, RequestOptions(**who))
     assert caught.value.status == 429
     return caught.value
 
@@ -87,18 +88,18 @@ def test_the_queue_is_bounded():
 
 def test_by_priority_only_those_before_it_count():
     admission, _ = busy("priority", target_ttft=2.0)
-    admission.enter([1900], priority=5)
-    assert admission.enter([500], priority=1)
+    admission.enter([1900], RequestOptions(priority=5))
+    assert admission.enter([500], RequestOptions(priority=1))
     refusal(admission, 500, priority=5)
 
 
 def test_by_fair_share_the_flood_of_another_does_not_count():
     admission, _ = busy("fair", target_ttft=2.0)
     for _ in range(2):
-        admission.enter([900], user="flood")
+        admission.enter([900], RequestOptions(user="flood"))
     refusal(admission, 900, user="flood")
     # Of the flood no more is computed before it than it has itself.
-    assert admission.enter([900], user="quiet")
+    assert admission.enter([900], RequestOptions(user="quiet"))
     refusal(admission, 900, user="quiet")
 
 

@@ -223,7 +223,7 @@ def test_parameters_reach_the_engine(server: LiveServer, monkeypatch: pytest.Mon
     for name, value in given.items():
         expected = {66: 1.5} if name == "logit_bias" else value
         assert getattr(request.params, name) == expected, name
-    assert (request.priority, request.cache_salt, request.params.seed) == (-3, "s", 5)
+    assert (request.options.priority, request.options.cache_salt, request.params.seed) == (-3, "s", 5)
     assert "cmpl-mine" in request.request_id
 
 

@@ -39,6 +39,7 @@ from octavo.engine.kv.offload.kv_offload import KVOffload
 from octavo.engine.kv.offload.restore_cost import RestoreCost
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
+from octavo.request_options import RequestOptions
 from octavo.sampling_params import SamplingParams
 
 
@@ -227,7 +228,7 @@ def test_nobody_gives_way_to_one_that_still_waits_for_the_disk(
     server.ask(prompt(1, 70))
     server.restart()
     params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
-    server.engine.add(AddRequest("low", prompt(2, 70), params, [], 0.0, priority=1))
+    server.engine.add(AddRequest("low", prompt(2, 70), params, [], 0.0, options=RequestOptions(priority=1)))
     server.engine.step()
     with monkeypatch.context() as patch:
         patch.setattr(server.engine._offload, "collect", lambda: None)
