@@ -24,7 +24,7 @@ from octavo.config import EngineConfig
 from octavo.engine.build import kv_cache_spec
 from octavo.model.decoder import trace
 from octavo.model.load import load_model, resolve_model
-from octavo.runtime.backend import Backend, Batch, Executable, Limits
+from octavo.runtime.backend import Backend, Batch, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.sampling.logprobs import log_softmax
@@ -48,7 +48,7 @@ def choose_backend(name: str, threads: int | None) -> Backend:
     return NativeBackend(threads)
 
 
-def compile_for_windows(arguments: argparse.Namespace) -> Executable:
+def compile_for_windows(arguments: argparse.Namespace) -> LogitsExecutable:
     """The model with room for one window."""
     window = arguments.window
     config = EngineConfig(

@@ -32,7 +32,7 @@ from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.job import quantise
-from octavo.runtime.backend import Batch, Executable, Limits
+from octavo.runtime.backend import Batch, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.tokenizer.load import load_tokenizer
 
@@ -72,7 +72,7 @@ class Row:
     peer_decode: float = 0.0
 
 
-def compiled(path: Path) -> Executable:
+def compiled(path: Path) -> LogitsExecutable:
     """The model at `path` with room for a window and what is decoded behind it."""
     model = load_model(EngineConfig(model=str(path), max_model_len=WINDOW + DECODED))
     spec = model.spec
@@ -83,7 +83,7 @@ def compiled(path: Path) -> Executable:
     return executable
 
 
-def step(executable: Executable, tokens: np.ndarray, first: int, outputs: int) -> np.ndarray:
+def step(executable: LogitsExecutable, tokens: np.ndarray, first: int, outputs: int) -> np.ndarray:
     """The logits of the last `outputs` of `tokens`, which are at the positions from `first` on."""
     count = len(tokens)
     return executable.run(

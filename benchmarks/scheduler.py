@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from octavo.engine.batch_builder import BatchBuilder
 from octavo.engine.engine import Engine, EngineSettings
@@ -23,6 +22,7 @@ from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
+from octavo.sampling.output_rows import OutputRows, StepTokens, sample_rows
 from octavo.sampling.sampler import ReferenceSampler
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
@@ -32,10 +32,10 @@ VOCAB = 128
 
 
 class NoModel:
-    """An Executable that does nothing."""
+    """An Executable whose model does nothing."""
 
     weight_bytes = 0
-    sampler = ReferenceSampler()
+    _sampler = ReferenceSampler()
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Nothing to keep."""
@@ -43,9 +43,10 @@ class NoModel:
     def copy_blocks(self, sources: list[int], destinations: list[int]) -> None:
         """Nothing to copy."""
 
-    def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Zeros: token 0 for everyone."""
-        return np.zeros((len(batch.output_rows), VOCAB), dtype=np.float32)
+    def step(self, batch: Batch, rows: OutputRows) -> StepTokens:
+        """Logits of zero: token 0 for everyone."""
+        logits = np.zeros((len(batch.output_rows), VOCAB), dtype=np.float32)
+        return sample_rows(self._sampler, logits, rows)
 
 
 def make_request(number: int, max_tokens: int) -> AddRequest:

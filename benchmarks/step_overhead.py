@@ -32,7 +32,7 @@ REQUESTS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
     "temperature 0.8, top_p 0.95": {"temperature": 0.8, "top_p": 0.95},
 }
-KERNELS = ("the model (Executable.run)", "sampling kernels")
+KERNELS = ("the model", "sampling kernels")
 AIM = 0.05
 
 
@@ -94,11 +94,9 @@ class Messages:
 
 def instrument(engine: Any, watch: Stopwatch) -> None:
     """Time the stages of `engine.step`."""
-    executable = engine._executable
-    sampler = executable.sampler
-    sampler._native = Timed(sampler._native, watch, {"sample": KERNELS[1]})
-    runner = engine._runner
-    runner._executable = Timed(executable, watch, {"run": KERNELS[0]})
+    executable, runner = engine._executable, engine._runner
+    executable.run = watch.timed(KERNELS[0], executable.run)
+    executable.sampler._native = Timed(executable.sampler._native, watch, {"sample": KERNELS[1]})
     runner.run = watch.timed("sampling, around the kernels", runner.run)
     engine._scheduler = Timed(
         engine._scheduler, watch, dict.fromkeys(("schedule", "update", "observe"), "scheduling")

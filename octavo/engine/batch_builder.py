@@ -12,28 +12,21 @@ from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
-
-
-@dataclass(slots=True)
-class PromptRows:
-    """Output rows `[start, start + count)` are a sequence's next prompt tokens to get log probabilities."""
-
-    sequence: Sequence
-    start: int
-    count: int
+from octavo.sampling.output_rows import OutputRows, PromptRows
 
 
 @dataclass(slots=True)
 class BuiltBatch:
-    """A batch, and whose its output rows are: `sampling` sequences get a token, one each, in row order.
+    """A batch, what its output rows are for, and whose they are.
 
-    `sampling_rows` are their indices into the output rows, None when they are all of them.
+    `sampling` are the sequences of the rows' states: each gets a token. `scored` are those of the rows'
+    prompts.
     """
 
     batch: Batch
+    rows: OutputRows
     sampling: list[Sequence]
-    sampling_rows: list[int] | None
-    prompt_rows: list[PromptRows]
+    scored: list[Sequence]
 
 
 class BatchBuilder:
@@ -73,7 +66,7 @@ class BatchBuilder:
             block_tables=self._block_tables(sequences, blocks_for(int(context_lens.max()))),
             output_rows=self._count[:count],
         )
-        return BuiltBatch(batch, sequences, None, [])
+        return BuiltBatch(batch, OutputRows([sequence.sampling for sequence in sequences]), sequences, [])
 
     def _build(self, step: Step) -> BuiltBatch:
         tokens: list[int] = []
@@ -95,16 +88,15 @@ class BatchBuilder:
         shift = np.repeat(context_lens - query_starts[1:], num_new_tokens)
         positions = shift + self._count[:num_tokens]
 
-        sampling, sampling_rows, prompt_rows, output_rows = self._outputs(step, ends)
         batch = Batch(
             token_ids=np.array(tokens, dtype=np.int32),
             positions=positions,
             query_starts=query_starts,
             context_lens=context_lens,
             block_tables=self._block_tables(step.sequences, blocks_for(max(ends))),
-            output_rows=output_rows,
+            output_rows=self._count[:0],
         )
-        return BuiltBatch(batch, sampling, sampling_rows, prompt_rows)
+        return self._with_outputs(batch, step, ends)
 
     def _block_tables(self, sequences: list[Sequence], most_blocks: int) -> NDArray[np.int32]:
         """`[KV groups, S, most_blocks]`; what is beyond a sequence's own blocks means nothing."""
@@ -126,27 +118,28 @@ class BatchBuilder:
             table.num_written = end
         sequence.has_new_blocks = False
 
-    def _outputs(
-        self, step: Step, ends: list[int]
-    ) -> tuple[list[Sequence], list[int] | None, list[PromptRows], NDArray[np.int32]]:
-        """Who samples and which rows want logits: a sequence's last token, and prompt tokens on request."""
+    def _with_outputs(self, batch: Batch, step: Step, ends: list[int]) -> BuiltBatch:
+        """Adds the rows that want logits: a sequence's last token, and prompt tokens on request."""
         sampling: list[Sequence] = []
         sampling_rows: list[int] = []
-        prompt_rows: list[PromptRows] = []
+        scored: list[Sequence] = []
+        prompts: list[PromptRows] = []
         output_rows: list[int] = []
         for sequence, num_new, end, query_end in zip(
             step.sequences, step.num_new_tokens, ends, accumulate(step.num_new_tokens), strict=True
         ):
             samples = end == len(sequence.token_ids)
-            if sequence.num_prompt_logprobs is not None:
+            if sequence.num_prompt_logprobs is not None and num_new > samples:
                 # Row of position p gives the log probability of prompt token p + 1.
-                count = num_new - samples
-                if count:
-                    prompt_rows.append(PromptRows(sequence, len(output_rows), count))
-                    output_rows += range(query_end - num_new, query_end - samples)
+                token_ids = sequence.token_ids[end - num_new + 1 : end - samples + 1]
+                prompts.append(PromptRows(len(output_rows), token_ids, sequence.num_prompt_logprobs))
+                scored.append(sequence)
+                output_rows += range(query_end - num_new, query_end - samples)
             if samples:
                 sampling.append(sequence)
                 sampling_rows.append(len(output_rows))
                 output_rows.append(query_end - 1)
-        rows = np.array(output_rows, dtype=np.int32)
-        return sampling, sampling_rows if prompt_rows else None, prompt_rows, rows
+        batch.output_rows = np.array(output_rows, dtype=np.int32)
+        states = [sequence.sampling for sequence in sampling]
+        rows = OutputRows(states, sampling_rows if prompts else None, prompts)
+        return BuiltBatch(batch, rows, sampling, scored)

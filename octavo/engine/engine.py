@@ -71,7 +71,7 @@ class Engine:
     """Runs sequences on an Executable; the same request always gives the same tokens.
 
     Not thread-safe: one thread calls `add`, `abort` and `step`. A request that can not run ends with an
-    output that says so and disturbs no other; what `Executable.run` raises ends the engine.
+    output that says so and disturbs no other; what `Executable.step` raises ends the engine.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Engine:
         if self._ahead is not None and self._ahead.next_is_known(built):
             result = self._ahead.finish(flight or self._ahead.start(step, built))
         else:
-            result = self._runner.run(built) if flight is None else flight.result()
+            result = self._runner.run(built) if flight is None else flight.result()[0]
             self._scheduler.update(step)
         outputs += self._append(built.sampling, result.sampled)
         seconds = time.perf_counter() - started if flight is None else result.seconds

@@ -25,9 +25,10 @@ class Flight:
 
     step: Step
     built: BuiltBatch
-    future: Future[StepResult | None]
+    future: Future[tuple[StepResult, bool] | None]
+    """Its result, and whether a token is one that ends its sequence; None if it was dropped."""
 
-    def result(self) -> StepResult:
+    def result(self) -> tuple[StepResult, bool]:
         """Wait for the tokens. Raises what the run raised."""
         result = self.future.result()
         assert result is not None
@@ -98,8 +99,8 @@ class StepAhead:
         following = Flight(step, built, self._thread.submit(self._run, flight, built))
         for sequence in flight.built.sampling:
             sequence.token_ids.pop()
-        result = flight.result()
-        if not result.stops:
+        result, stops = flight.result()
+        if not stops:
             self._next = following
         return result
 
@@ -107,13 +108,15 @@ class StepAhead:
         """Wait for what runs; nothing runs after that."""
         self._thread.shutdown()
 
-    def _run(self, before: Flight | None, built: BuiltBatch) -> StepResult | None:
+    def _run(self, before: Flight | None, built: BuiltBatch) -> tuple[StepResult, bool] | None:
         """In the other thread, which has run `before`, the step that this one was planned ahead of."""
         if before is not None:
-            result = before.result()
-            if result.stops:
+            known, stops = before.result()
+            if stops:
                 return None
-            tokens = zip(before.built.sampling, result.sampled, strict=True)
+            tokens = zip(before.built.sampling, known.sampled, strict=True)
             token_ids = {sequence: token.token_id for sequence, token in tokens}
             built.batch.token_ids[:] = [token_ids[sequence] for sequence in built.sampling]
-        return self._runner.run(built)
+        result = self._runner.run(built)
+        tokens = zip(built.sampling, result.sampled, strict=True)
+        return result, any(sequence.stops_at(token.token_id) for sequence, token in tokens)

@@ -14,7 +14,7 @@ from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.program import Program
 
 if TYPE_CHECKING:
-    from octavo.sampling.sampler import Sampler
+    from octavo.sampling.output_rows import OutputRows, StepTokens
 
 
 @dataclass(slots=True)
@@ -44,20 +44,15 @@ class Limits:
 
 
 class Executable(Protocol):
-    """A compiled Program: owns its packed weights, its arena and its KV cache."""
+    """A compiled Program: owns its packed weights, its arena, its KV cache and its sampler."""
 
     @property
     def weight_bytes(self) -> int:
         """Memory that the packed weights take."""
         ...
 
-    @property
-    def sampler(self) -> Sampler:
-        """What chooses tokens from the rows that `run` gives; not to be used while it runs."""
-        ...
-
     def allocate_kv_cache(self, num_blocks: int) -> None:
-        """Make the KV cache of `num_blocks` blocks; called once before the first `run`."""
+        """Make the KV cache of `num_blocks` blocks; called once before the first step."""
         ...
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
@@ -72,8 +67,24 @@ class Executable(Protocol):
         """Make the blocks hold what `read_blocks` gave, of this Executable or of one just like it."""
         ...
 
+    def step(self, batch: Batch, rows: OutputRows) -> StepTokens:
+        """Run the model on a batch and choose tokens from its logits, which stay where they are.
+
+        `rows` says what each of the batch's output rows is for. The sampling states in it know their new
+        token afterwards.
+        """
+        ...
+
+
+class LogitsExecutable(Executable, Protocol):
+    """One that can also give its logits: for tests and benchmarks, which compare them.
+
+    An engine never asks for them. A row has as many as the vocabulary has tokens: too much to bring to the
+    host from a device in every step.
+    """
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Run one step; the result's `[R, cols]` float32 rows are valid until the next call."""
+        """Run the model alone; the result's `[R, cols]` float32 rows are valid until the next call."""
         ...
 
 

@@ -19,6 +19,7 @@ from octavo.runtime.native_sampler import NativeSampler
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
 from octavo.runtime.program import Program, Rows, View
+from octavo.sampling.output_rows import OutputRows, StepTokens, sample_rows
 
 
 class NativeBackend:
@@ -66,7 +67,8 @@ class NativeExecutable:
     def __init__(self, native: _native.Program, kv_cache: KVCacheSpec) -> None:
         self._native = native
         self._kv_cache = kv_cache
-        self._sampler = NativeSampler(native.sampler())
+        self.sampler = NativeSampler(native.sampler())
+        """Samples on the threads that run the program, so not while it runs."""
 
     @property
     def weight_bytes(self) -> int:
@@ -77,11 +79,6 @@ class NativeExecutable:
     def isa(self) -> str:
         """The ISA tier in use."""
         return self._native.isa
-
-    @property
-    def sampler(self) -> NativeSampler:
-        """Samples on the threads that run the program."""
-        return self._sampler
 
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Reserve the KV cache; its pages are committed when first written."""
@@ -105,8 +102,12 @@ class NativeExecutable:
         """Fill each block with bytes that `read_blocks` gave."""
         self._native.write_blocks(np.array(blocks, np.int32), np.ascontiguousarray(data))
 
+    def step(self, batch: Batch, rows: OutputRows) -> StepTokens:
+        """Run the model, then sample."""
+        return sample_rows(self.sampler, self.run(batch), rows)
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Run one step; the `[R, cols]` result is valid until the next call."""
+        """Run the model alone; the `[R, cols]` result is valid until the next call."""
         return self._native.run(
             batch.token_ids,
             batch.positions,

@@ -17,6 +17,7 @@ from octavo.runtime import kv_items
 from octavo.runtime.backend import Batch, Limits
 from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.program import Attribute, Instruction, Program, Rows, View
+from octavo.sampling.output_rows import OutputRows, StepTokens, sample_rows
 from octavo.sampling.sampler import ReferenceSampler
 
 Floats = NDArray[np.float32]
@@ -43,7 +44,6 @@ class ReferenceExecutable:
     """A Program with float32 weights and a KV cache of `[blocks, block bytes]`."""
 
     def __init__(self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec) -> None:
-        self.sampler = ReferenceSampler()
         self._program = program
         self._kv_spec = kv_cache
         # Tied embeddings are one Tensor under two names: decode it once.
@@ -76,8 +76,12 @@ class ReferenceExecutable:
         """Fill each block with bytes that `read_blocks` gave."""
         self.cache[list(blocks)] = data
 
+    def step(self, batch: Batch, rows: OutputRows) -> StepTokens:
+        """Run the model, then sample."""
+        return sample_rows(ReferenceSampler(), self.run(batch), rows)
+
     def run(self, batch: Batch) -> Floats:
-        """Run one step: float32 `[R, cols]`."""
+        """Run the model alone: float32 `[R, cols]`."""
         rows = {Rows.TOKENS: len(batch.token_ids), Rows.OUTPUTS: len(batch.output_rows)}
         buffers = [np.zeros((rows[each.rows], each.cols), np.float32) for each in self._program.buffers]
 

@@ -7,6 +7,7 @@ from octavo.engine.kv.block_table import BlockTable
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.sequence import Sequence
+from octavo.sampling.output_rows import PromptRows
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -37,15 +38,16 @@ def test_a_decode_a_chunk_and_a_prompt_with_log_probabilities():
     assert batch.output_rows.tolist() == [0, 5, 6, 7]
 
     assert built.sampling == [decode, prompt]
-    assert built.sampling_rows == [0, 3]
-    (rows,) = built.prompt_rows
-    assert (rows.sequence, rows.start, rows.count) == (prompt, 1, 2)
+    assert built.rows.states == [decode.sampling, prompt.sampling]
+    assert built.rows.rows == [0, 3]
+    assert built.rows.prompts == [PromptRows(1, [62, 63], 0)]
+    assert built.scored == [prompt]
 
 
 def test_only_new_blocks_are_written_and_rows_are_used_again():
     builder = BatchBuilder(2, 8, 4)
     first, second = make_sequence([1] * 17, 15, [4]), make_sequence([2] * 3, 2, [6])
-    assert builder.build(Step([first, second], [1, 1], 2)).sampling_rows is None
+    assert builder.build(Step([first, second], [1, 1], 2)).rows.rows is None
     first.num_computed_tokens = 16
     first.tables[0].blocks.append(8)
     first.has_new_blocks = True

@@ -28,7 +28,7 @@ from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
 from octavo.model.spec import DecoderSpec
-from octavo.runtime.backend import Backend, Executable, Limits
+from octavo.runtime.backend import Backend, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 from octavo.sampling_params import SamplingParams
@@ -51,7 +51,7 @@ def compile_llama(
     limits: Limits,
     spec: DecoderSpec = SPEC,
     groups: tuple[KVGroup, ...] = (KVGroup(),),
-) -> Executable:
+) -> LogitsExecutable:
     model = random_llama(encoding, MAX_MODEL_LEN, spec)
     layers = tuple(group.layers for group in groups) if len(groups) > 1 else ()
     program = trace(spec)

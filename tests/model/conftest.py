@@ -12,7 +12,7 @@ import pytest
 from octavo.config import EngineConfig
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model
-from octavo.runtime.backend import Backend, Executable, Limits
+from octavo.runtime.backend import Backend, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import KVCacheSpec
 
 
@@ -66,12 +66,12 @@ def make_backend(name: str) -> Backend:
 
 
 @pytest.fixture(scope="session")
-def compile_model() -> Callable[..., tuple[LoadedModel, Executable]]:
+def compile_model() -> Callable[..., tuple[LoadedModel, LogitsExecutable]]:
     """Loads a path and compiles it with a backend, as the engine does."""
 
     def compile_path(
         path: Path, backend: Backend, dtype: str = "auto", kv_dtype: str = "float32"
-    ) -> tuple[LoadedModel, Executable]:
+    ) -> tuple[LoadedModel, LogitsExecutable]:
         model = load_model(EngineConfig(model=str(path), dtype=dtype))
         program = trace(model.spec)
         kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)

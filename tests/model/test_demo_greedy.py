@@ -7,7 +7,7 @@ import pytest
 from support.batches import Chunk, make_batch
 from support.tiny_models import expected_logits
 
-from octavo.runtime.backend import Executable
+from octavo.runtime.backend import LogitsExecutable
 from octavo.runtime.kv_cache import BLOCK_SIZE
 from octavo.tokenizer.load import load_tokenizer
 
@@ -26,7 +26,7 @@ PROMPTS = [
 NUM_TOKENS = 64
 
 
-def greedy(executable: Executable, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
+def greedy(executable: LogitsExecutable, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
     """Continue all prompts in one batch: prefill in one step, then decode together."""
     blocks = [-(-(len(prompt) + num_tokens) // BLOCK_SIZE) for prompt in prompts]
     executable.allocate_kv_cache(sum(blocks))

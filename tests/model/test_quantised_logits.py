@@ -12,7 +12,7 @@ from support.batches import run_schedule
 from support.tiny_models import expected_logits, read_gguf, write_gguf
 
 from octavo.formats.tensor import Encoding
-from octavo.runtime.backend import Backend, Executable
+from octavo.runtime.backend import Backend, LogitsExecutable
 from octavo.runtime.reference import ReferenceBackend
 
 # A prompt, a step of one token, and one of two.
@@ -35,7 +35,7 @@ INT8_ACTIVATIONS = 0.03
 """That which rounding activations to int8 explains besides: the integer kernels of the native backend do."""
 
 
-def logits_of(executable: Executable) -> np.ndarray:
+def logits_of(executable: LogitsExecutable) -> np.ndarray:
     (rows,) = run_schedule(executable, [TOKENS], SCHEDULE)
     return np.stack([rows[position] for position in range(len(TOKENS))])
 

@@ -9,7 +9,7 @@ from support.random_llama import SPEC, random_llama
 
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime.backend import Executable, Limits
+from octavo.runtime.backend import Limits, LogitsExecutable
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.kv_items import KV_CACHE_DTYPES
 from octavo.runtime.reference import ReferenceBackend
@@ -27,7 +27,7 @@ def kv_cache(request: pytest.FixtureRequest) -> KVCacheSpec:
     return KVCacheSpec(trace(SPEC).cache_layers, request.param)
 
 
-def make_executable(backend_name: str, kv_cache: KVCacheSpec) -> Executable:
+def make_executable(backend_name: str, kv_cache: KVCacheSpec) -> LogitsExecutable:
     if backend_name == "reference":
         backend = ReferenceBackend()
     else:
@@ -39,7 +39,7 @@ def make_executable(backend_name: str, kv_cache: KVCacheSpec) -> Executable:
     return executable
 
 
-def compute(executable: Executable, end: int, start: int, table: list[int]) -> np.ndarray:
+def compute(executable: LogitsExecutable, end: int, start: int, table: list[int]) -> np.ndarray:
     return executable.run(make_batch([Chunk(TOKENS[:end], start, table)])).copy()
 
 

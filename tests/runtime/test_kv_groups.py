@@ -14,7 +14,7 @@ from support.random_llama import HYBRID, random_llama
 
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.runtime.backend import Backend, Batch, Executable, Limits
+from octavo.runtime.backend import Backend, Batch, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
 
@@ -26,7 +26,7 @@ CUTS = [((0, 3), (1, 2, 4)), ((0, 3), (1, 2), (4,)), ((0,), (3,), (1,), (2,), (4
 
 
 @functools.cache
-def make_executable(name: str, groups: tuple[tuple[int, ...], ...] = ()) -> Executable:
+def make_executable(name: str, groups: tuple[tuple[int, ...], ...] = ()) -> LogitsExecutable:
     backend: Backend = ReferenceBackend()
     if name == "native":
         native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
@@ -46,7 +46,7 @@ def seen_by_all(group: tuple[int, ...]) -> int:
 class Grouped:
     """Sequences with blocks of their own in each group, but for a beginning that they may share."""
 
-    def __init__(self, executable: Executable, groups: tuple[tuple[int, ...], ...], seed: int) -> None:
+    def __init__(self, executable: LogitsExecutable, groups: tuple[tuple[int, ...], ...], seed: int) -> None:
         self.executable, self.groups = executable, groups
         self.random = np.random.default_rng(seed)
         self.free = self.random.permutation(NUM_BLOCKS).tolist()

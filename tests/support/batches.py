@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.runtime.backend import Batch, Executable
+from octavo.runtime.backend import Batch, LogitsExecutable
 from octavo.runtime.kv_cache import BLOCK_SIZE
 
 
@@ -44,7 +44,7 @@ def make_batch(chunks: Sequence[Chunk]) -> Batch:
 
 
 def run_schedule(
-    executable: Executable,
+    executable: LogitsExecutable,
     sequences: Sequence[Sequence[int]],
     schedule: Sequence[Sequence[tuple[int, int]]],
     seed: int = 0,

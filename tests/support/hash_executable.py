@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from octavo.runtime.backend import Batch, Limits
 from octavo.runtime.kv_cache import BLOCK_SIZE
+from octavo.sampling.output_rows import OutputRows, StepTokens, sample_rows
 from octavo.sampling.sampler import ReferenceSampler
 
 UNWRITTEN = -1
@@ -34,7 +35,6 @@ class HashExecutable:
     def __init__(self, vocab_size: int, limits: Limits, windows: tuple[int, ...] = (0,)) -> None:
         """A group with a window has only so many tokens that count."""
         self._windows = windows
-        self.sampler = ReferenceSampler()
         self._vocab_size = vocab_size
         self._limits = limits
         self._slots = np.zeros((0, 2), dtype=np.int32)
@@ -56,6 +56,9 @@ class HashExecutable:
 
     def _blocks(self) -> NDArray[np.int32]:
         return self._slots.reshape(-1, BLOCK_SIZE, 2)
+
+    def step(self, batch: Batch, rows: OutputRows) -> StepTokens:
+        return sample_rows(ReferenceSampler(), self.run(batch), rows)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         self._check(batch)
