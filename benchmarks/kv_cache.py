@@ -74,7 +74,7 @@ def make(model: str, dtype: str) -> Bench:
     config = EngineConfig(model=model, kv_cache_dtype=dtype)
     loaded = load_model(config)
     spec = kv_cache_spec(config, trace(loaded.spec).cache_layers)
-    limits = Limits(MOST_SEQUENCES, MOST_SEQUENCES, MOST_SEQUENCES)
+    limits = Limits(*[MOST_SEQUENCES] * 3, loaded.max_model_len, loaded.spec.vocab_size)
     executable = NativeBackend().compile(trace(loaded.spec), loaded.weights, spec, limits)
     blocks = max(num_blocks(*case) for case in CASES)
     executable.allocate_kv_cache(blocks)

@@ -75,14 +75,13 @@ def compile_linear(backend: native.NativeBackend, encoding: Encoding, arguments:
         if encoding is Encoding.MXFP4:
             data.reshape(-1, 17)[:, 0] = 127
     tracer = Tracer()
-    x = tracer.rope(tracer.embedding("embed", PROMPT, cols), "rope", cols, 2)
+    x = tracer.embedding("embed", PROMPT, cols)
     program = tracer.finish(tracer.linear(x, [("w", rows)]))
     weights = {
         "embed": Tensor.from_array(rng.standard_normal((PROMPT, cols), dtype=np.float32)),
-        "rope": Tensor.from_array(np.ones((PROMPT, 2), np.float32)),
         "w": Tensor((rows, cols), encoding, data),
     }
-    limits = Limits(max_tokens=PROMPT, max_outputs=PROMPT, max_sequences=1)
+    limits = Limits(PROMPT, PROMPT, max_sequences=1, max_position=PROMPT, vocab_size=PROMPT)
     executable = backend.compile(program, weights, KVCacheSpec((), "float32"), limits)
     executable.allocate_kv_cache(PROMPT // 16)
     return executable

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octavo.config import EngineConfig
-from octavo.engine.build import scheduler_settings
+from octavo.engine.build import scheduler_settings, step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import AddRequest
 from octavo.formats.tensor import Encoding, Tensor
@@ -27,7 +27,6 @@ from octavo.model.decoder import trace
 from octavo.model.rope import Rope
 from octavo.model.spec import DecoderSpec
 from octavo.model.weights import weight_shapes
-from octavo.runtime.backend import Limits
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.native import NativeBackend
 from octavo.sampling_params import SamplingParams
@@ -73,7 +72,7 @@ def weights() -> dict[str, Tensor]:
 def make_engine(config: EngineConfig, num_streams: int) -> Engine:
     """An engine with memory for all that the benchmark runs."""
     scheduler = scheduler_settings(config, LENGTH)
-    limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+    limits = step_limits(scheduler, LENGTH, SPEC.vocab_size)
     kv_cache = KVCacheSpec(trace(SPEC).cache_layers, "int16")
     executable = NativeBackend().compile(trace(SPEC), weights(), kv_cache, limits)
     num_blocks = (2 + num_streams) * LENGTH // 16

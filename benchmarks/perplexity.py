@@ -59,7 +59,7 @@ def compile_for_windows(arguments: argparse.Namespace) -> LogitsExecutable:
         trace(model.spec),
         model.weights,
         kv_cache_spec(config, trace(model.spec).cache_layers),
-        Limits(max_tokens=window, max_outputs=window, max_sequences=1),
+        Limits(window, window, 1, window, model.spec.vocab_size),
     )
     executable.allocate_kv_cache(-(-window // BLOCK_SIZE))
     return executable

@@ -62,7 +62,7 @@ def main() -> None:
         program,
         model.weights,
         kv_cache_spec(config, program.cache_layers),
-        Limits(CHUNK, 1, 1),
+        Limits(CHUNK, 1, 1, model.max_model_len, model.spec.vocab_size),
     )
     executable.allocate_kv_cache(-(-lengths[-1] // BLOCK_SIZE))
     prefill_seconds(executable, lengths[-1])  # touches every page

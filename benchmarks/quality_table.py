@@ -77,7 +77,7 @@ def compiled(path: Path) -> LogitsExecutable:
     model = load_model(EngineConfig(model=str(path), max_model_len=WINDOW + DECODED))
     spec = model.spec
     kv_cache = KVCacheSpec(trace(spec).cache_layers, "int16")
-    limits = Limits(max_tokens=WINDOW, max_outputs=WINDOW, max_sequences=1)
+    limits = Limits(WINDOW, WINDOW, 1, model.max_model_len, spec.vocab_size)
     executable = choose_backend("native", None).compile(trace(spec), model.weights, kv_cache, limits)
     executable.allocate_kv_cache(-(-(WINDOW + DECODED) // BLOCK_SIZE))
     return executable

@@ -72,8 +72,9 @@ def main() -> None:
     model = load_model(EngineConfig(model=arguments.model))
     spec, program = model.spec, trace(model.spec)
     kv_cache = KVCacheSpec(program.cache_layers, "int16")
+    limits = Limits(PREFILL, max(BATCHES), max(BATCHES), model.max_model_len, spec.vocab_size)
     executable = NativeBackend(arguments.threads, arguments.isa).compile(
-        program, model.weights, kv_cache, Limits(PREFILL, max(BATCHES), max(BATCHES))
+        program, model.weights, kv_cache, limits
     )
     executable.allocate_kv_cache(
         max(PREFILL // BLOCK_SIZE, max(BATCHES) * -(-arguments.context // BLOCK_SIZE))

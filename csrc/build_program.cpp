@@ -31,10 +31,10 @@ size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-Executor::Executor(int threads, const Kernels& kernels, ModelLimits limits)
+Executor::Executor(int threads, const Kernels& kernels, Limits limits)
     : pool_(threads), kernels_(kernels), limits_(limits) {}
 
-void Executor::add_buffer(bool outputs, int cols, int offset) { buffers_.push_back({outputs, cols, offset}); }
+void Executor::add_buffer(Rows rows, int cols, int offset) { buffers_.push_back({rows, cols, offset}); }
 
 void Executor::add_weight(const std::string& name, RawTensor tensor) { tensors_[name] = tensor; }
 
@@ -97,7 +97,10 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
             each.table = tensor(weights.at(0));
             if (each.table.cols != output.cols)
                 throw std::invalid_argument(weights[0] + " has the wrong width");
-            vocabulary_ = each.table.rows;
+            if (each.table.rows < limits_.vocab_size)
+                throw std::invalid_argument(weights[0] + " has " + std::to_string(each.table.rows) +
+                                            " rows, fewer than the " + std::to_string(limits_.vocab_size) +
+                                            " tokens of the vocabulary");
             break;
         case Op::RmsNorm:
         case Op::HeadRmsNorm:
@@ -114,7 +117,10 @@ void Executor::add_instruction(const std::string& op, const std::vector<View>& i
             each.rotary_dim = static_cast<int>(integer(attributes, "rotary_dim"));
             if (tensor(weights[0]).cols != each.rotary_dim)
                 throw std::invalid_argument(weights[0] + " has the wrong width");
-            max_position_ = tensor(weights[0]).rows;
+            if (tensor(weights[0]).rows < limits_.max_position)
+                throw std::invalid_argument(weights[0] + " has " + std::to_string(tensor(weights[0]).rows) +
+                                            " rows, fewer than the " + std::to_string(limits_.max_position) +
+                                            " positions of a sequence");
             break;
         case Op::Linear: {
             int column = 0;
@@ -168,16 +174,22 @@ void Executor::add_linear(const Instruction& each) {
     for (Instruction& linear : linears) instructions_.push_back(std::move(linear));
 }
 
-void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
+void Executor::finish(const std::array<int64_t, kRowKinds>& arena_cols, View result) {
     result_ = result;
     // Each instruction has a counter for each of its stages: attention has three.
     counters_ = std::make_unique<Counter[]>(3 * instructions_.size());
-    arena_ = Region((token_cols * limits_.max_tokens + output_cols * limits_.max_outputs) * sizeof(float));
-    float* tokens = reinterpret_cast<float*>(arena_.data());
-    float* outputs = tokens + token_cols * limits_.max_tokens;
-    for (Buffer& each : buffers_)
-        each.data = each.outputs ? outputs + each.offset * limits_.max_outputs
-                                 : tokens + each.offset * limits_.max_tokens;
+    std::array<int64_t, kRowKinds> starts{};
+    int64_t floats = 0;
+    for (size_t kind = 0; kind < kRowKinds; ++kind) {
+        starts[kind] = floats;
+        floats += arena_cols[kind] * limits_.max_rows[kind];
+    }
+    arena_ = Region(floats * sizeof(float));
+    for (Buffer& each : buffers_) {
+        const size_t kind = static_cast<size_t>(each.rows);
+        each.data =
+            reinterpret_cast<float*>(arena_.data()) + starts[kind] + each.offset * limits_.max_rows[kind];
+    }
 
     int64_t widest = 0, head_dim = 1;
     for (const Instruction& each : instructions_) {
@@ -185,7 +197,7 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
         if (each.integer) widest = std::max<int64_t>(widest, each.inputs[0].cols);
     }
 
-    const int64_t rows = std::max(limits_.max_tokens, limits_.max_outputs), groups = widest / kGroup;
+    const int64_t rows = std::ranges::max(limits_.max_rows), groups = widest / kGroup;
     const size_t scratch = aligned(attention_scratch_floats(static_cast<int>(head_dim)) * sizeof(float));
     scratch_ = Region(aligned(rows * widest) + 4 * aligned(rows * groups * 4) + pool_.size() * scratch);
     uint8_t* at = scratch_.data();
@@ -204,7 +216,8 @@ void Executor::finish(int64_t token_cols, int64_t output_cols, View result) {
 
     for (const Instruction& each : instructions_)
         if (each.op == Instruction::Op::Attention) {
-            attention_plan_.reserve(each.shape, pool_.size(), limits_.max_tokens, max_position_);
+            attention_plan_.reserve(each.shape, pool_.size(),
+                                    limits_.max_rows[static_cast<int>(Rows::Tokens)], limits_.max_position);
             break;
         }
     parts_ =

@@ -21,21 +21,23 @@ void Executor::check(const Step& step) const {
         if (!ok) throw std::invalid_argument(what);
     };
     const int64_t tokens = step.tokens(), sequences = step.sequences();
-    require(tokens > 0 && tokens <= limits_.max_tokens, "the step's token count is outside the limits");
-    require(step.outputs() <= limits_.max_outputs, "the step wants more output rows than the limits allow");
+    require(tokens > 0 && tokens <= limits_.max_rows[static_cast<int>(Rows::Tokens)],
+            "the step's token count is outside the limits");
+    require(step.outputs() <= limits_.max_rows[static_cast<int>(Rows::Outputs)],
+            "the step wants more output rows than the limits allow");
     require(static_cast<int64_t>(step.positions.size()) == tokens, "positions is not [T]");
     require(static_cast<int64_t>(step.query_starts.size()) == sequences + 1, "query_starts is not [S + 1]");
     require(step.query_starts[0] == 0 && step.query_starts[sequences] == tokens,
             "query_starts does not cover the tokens");
     for (int32_t id : step.token_ids)
-        require(id >= 0 && id < vocabulary_, "a token id is outside the vocabulary");
+        require(id >= 0 && id < limits_.vocab_size, "a token id is outside the vocabulary");
     for (int32_t row : step.output_rows)
         require(row >= 0 && row < tokens, "an output row is outside the step");
     require(step.groups == groups_, "block_tables does not have a table for each group of layers");
     for (int64_t s = 0; s < sequences; ++s) {
         const int64_t count = step.query_starts[s + 1] - step.query_starts[s], context = step.context_lens[s];
         require(count > 0 && context >= count, "a sequence's tokens exceed its context");
-        require(context <= max_position_, "a context is longer than the model's positions");
+        require(context <= limits_.max_position, "a context is longer than the model's positions");
         require((context + 15) / 16 <= step.table_width, "a block table is too short for its context");
         for (int64_t i = 0; i < count; ++i)
             require(step.positions[step.query_starts[s] + i] == context - count + i,
@@ -227,14 +229,6 @@ void Executor::attention(const Instruction& each, const Step& step, size_t index
         const int parts_of_tile = (context + kSplit - 1) / kSplit - static_cast<int>(skipped);
         kernels_.attention_merge(each.shape, tile_of(i), parts + start * part_floats, parts_of_tile,
                                  attention_scratch_[thread]);
-    });
-}
-
-void Executor::argmax(const float* rows, int64_t count, int64_t cols, int64_t* out) {
-    std::atomic<int64_t> next{0};
-    pool_.run([&](int) {
-        for (int64_t row = next.fetch_add(1); row < count; row = next.fetch_add(1))
-            out[row] = kernels_.argmax(rows + row * cols, cols);
     });
 }
 

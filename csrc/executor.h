@@ -4,6 +4,7 @@
 // counter, so a slow hyperthread takes fewer of them; results do not depend on who computed what.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -53,27 +54,32 @@ struct View {
     int cols;
 };
 
-struct ModelLimits {
-    int64_t max_tokens;
-    int64_t max_outputs;
+// What the rows of a buffer count; octavo/runtime/program.py has them in the same order.
+enum class Rows { Tokens, Outputs };
+constexpr size_t kRowKinds = 2;
+
+struct Limits {
+    std::array<int64_t, kRowKinds> max_rows;
+    int64_t max_position;  // most tokens of a sequence
+    int64_t vocab_size;
 };
 
 class Executor {
   public:
-    Executor(int threads, const Kernels& kernels, ModelLimits limits);
+    Executor(int threads, const Kernels& kernels, Limits limits);
 
     // Fills `out` with `count` panels of the weight, from `first` on, from the raw rows of all of it.
     void pack(const PackedWeight& weight, const uint8_t* raw, int64_t first, int64_t count, uint8_t* out);
 
     // Building, in this order: buffers, weights, instructions, then finish(). What linears multiply by has to
     // be packed; all other weights are raw.
-    void add_buffer(bool outputs, int cols, int offset);
+    void add_buffer(Rows rows, int cols, int offset);
     void add_weight(const std::string& name, RawTensor tensor);
     void add_packed(const std::string& name, PackedWeight weight);
     using Attributes = std::map<std::string, std::variant<int64_t, double, std::string>>;
     void add_instruction(const std::string& op, const std::vector<View>& inputs, View output,
                          const std::vector<std::string>& weights, const Attributes& attributes);
-    void finish(int64_t token_cols, int64_t output_cols, View result);
+    void finish(const std::array<int64_t, kRowKinds>& arena_cols, View result);
     // `groups` are the layers that share a block table, of all layers each in one. A block has a plane for
     // each layer of the largest group, and is of whichever group has it in a table.
     void allocate_kv_cache(const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
@@ -95,12 +101,9 @@ class Executor {
     const Kernels& kernels() const { return kernels_; }
     const char* isa() const { return kernels_.name; }
 
-    // The index of the largest of each row's columns.
-    void argmax(const float* rows, int64_t count, int64_t cols, int64_t* out);
-
   private:
     struct Buffer {
-        bool outputs;
+        Rows rows;
         int cols;
         int offset;
         float* data = nullptr;
@@ -147,7 +150,7 @@ class Executor {
     float* at(View view) const { return buffers_[view.buffer].data + view.start; }
     int64_t stride(View view) const { return buffers_[view.buffer].cols; }
     int64_t rows(View view, const Step& step) const {
-        return buffers_[view.buffer].outputs ? step.outputs() : step.tokens();
+        return buffers_[view.buffer].rows == Rows::Outputs ? step.outputs() : step.tokens();
     }
     const RawTensor& tensor(const std::string& name) const;
     const PackedWeight& packed(const std::string& name) const;
@@ -182,7 +185,7 @@ class Executor {
 
     ThreadPool pool_;
     const Kernels& kernels_;
-    ModelLimits limits_;
+    Limits limits_;
     std::vector<Buffer> buffers_;
     std::map<std::string, RawTensor> tensors_;
     std::map<std::string, PackedWeight> packed_;
@@ -190,7 +193,6 @@ class Executor {
     std::vector<Instruction> instructions_;
     std::unique_ptr<Counter[]> counters_;
     View result_{};
-    int64_t vocabulary_ = 0, max_position_ = 0;
     Region arena_, scratch_, kv_;
     QuantisedRows quantised_{};
     std::vector<float*> attention_scratch_;

@@ -1,5 +1,7 @@
 #include "isa.h"
 
+#include <stdexcept>
+
 #if defined(__linux__) && defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -32,7 +34,8 @@ const Kernels& kernels_of(const std::string& isa) {
 #elif defined(__aarch64__)
     if (isa == "neon") return neon_kernels();
 #endif
-    return portable_kernels();
+    if (isa == "portable") return portable_kernels();
+    throw std::invalid_argument("there is no ISA tier " + isa);
 }
 
 }  // namespace octavo

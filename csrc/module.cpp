@@ -45,6 +45,14 @@ Encoding encoding_of(const std::string& name) {
     return found->second;
 }
 
+// A number for each kind of rows.
+std::array<int64_t, kRowKinds> by_kind(const std::vector<int64_t>& numbers) {
+    if (numbers.size() != kRowKinds) throw std::invalid_argument("there are other kinds of rows");
+    std::array<int64_t, kRowKinds> kinds;
+    std::copy(numbers.begin(), numbers.end(), kinds.begin());
+    return kinds;
+}
+
 KVType kv_type_of(const std::string& dtype) {
     static const std::map<std::string, KVType> types = {{"float32", KVType::F32},   {"float16", KVType::F16},
                                                         {"bfloat16", KVType::BF16}, {"fp8", KVType::E4M3},
@@ -56,8 +64,9 @@ KVType kv_type_of(const std::string& dtype) {
 
 // The executor and the arrays whose memory it reads.
 struct Program {
-    Program(int threads, const std::string& isa, int64_t max_tokens, int64_t max_outputs)
-        : executor(threads, kernels_of(isa), {max_tokens, max_outputs}) {}
+    Program(int threads, const std::string& isa, const std::vector<int64_t>& max_rows, int64_t max_position,
+            int64_t vocab_size)
+        : executor(threads, kernels_of(isa), {by_kind(max_rows), max_position, vocab_size}) {}
 
     void add_weight(const std::string& name, const std::string& encoding, int64_t rows, int64_t cols,
                     Bytes data) {
@@ -149,13 +158,6 @@ struct Program {
             throw std::invalid_argument("data is not [blocks, block_bytes]");
     }
 
-    void argmax(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,
-                nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> out) {
-        if (out.shape(0) != rows.shape(0)) throw std::invalid_argument("out is not [R]");
-        nb::gil_scoped_release released;
-        executor.argmax(rows.data(), rows.shape(0), rows.shape(1), out.data());
-    }
-
     Executor executor;
     std::vector<Bytes> kept;
     std::vector<Ints> kept_orders;
@@ -185,18 +187,22 @@ NB_MODULE(_native, module) {
     octavo::bind_rounding(module);
     octavo::bind_sampling(module);
     nb::class_<Program>(module, "Program")
-        .def(nb::init<int, const std::string&, int64_t, int64_t>(), "threads"_a, "isa"_a, "max_tokens"_a,
-             "max_outputs"_a)
-        .def("add_buffer", [](Program& p, bool outputs, int cols,
-                              int offset) { p.executor.add_buffer(outputs, cols, offset); })
+        .def(nb::init<int, const std::string&, const std::vector<int64_t>&, int64_t, int64_t>(), "threads"_a,
+             "isa"_a, "max_rows"_a, "max_position"_a, "vocab_size"_a)
+        .def("add_buffer",
+             [](Program& p, int rows, int cols, int offset) {
+                 if (rows < 0 || rows >= static_cast<int>(octavo::kRowKinds))
+                     throw std::invalid_argument("there is no such kind of rows");
+                 p.executor.add_buffer(static_cast<octavo::Rows>(rows), cols, offset);
+             })
         .def("add_weight", &Program::add_weight)
         .def("add_packed", &Program::add_packed)
         .def("pack", &Program::pack)
         .def("add_instruction", &Program::add_instruction)
         .def("finish",
-             [](Program& p, int64_t token_cols, int64_t output_cols, const octavo::ViewTuple& result) {
+             [](Program& p, const std::vector<int64_t>& arena_cols, const octavo::ViewTuple& result) {
                  nb::gil_scoped_release released;
-                 p.executor.finish(token_cols, output_cols, octavo::view(result));
+                 p.executor.finish(octavo::by_kind(arena_cols), octavo::view(result));
              })
         .def("allocate_kv_cache",
              [](Program& p, const std::vector<std::vector<int>>& groups, int num_kv_heads, int head_dim,
@@ -208,7 +214,6 @@ NB_MODULE(_native, module) {
         .def("read_blocks", &Program::read_blocks)
         .def("write_blocks", &Program::write_blocks)
         .def("run", &Program::run)
-        .def("argmax", &Program::argmax)
         .def(
             "sampler",
             [](Program& p) { return new octavo::Sampler(p.executor.pool(), p.executor.kernels()); },

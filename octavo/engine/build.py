@@ -58,7 +58,7 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
     program = trace(model.spec)
     groups = kv_groups(program.cache_layers, model.max_model_len)
     scheduler = scheduler_settings(config, model.max_model_len, groups)
-    limits = step_limits(scheduler)
+    limits = step_limits(scheduler, model.max_model_len, model.spec.vocab_size)
     kv_cache = kv_cache_spec(config, program.cache_layers, groups)
     executable = chosen.backend.compile(program, model.weights, kv_cache, limits)
     _log.info(
@@ -205,9 +205,15 @@ def scheduler_settings(
     )
 
 
-def step_limits(scheduler: SchedulerSettings) -> Limits:
+def step_limits(scheduler: SchedulerSettings, max_model_len: int, vocab_size: int) -> Limits:
     """The largest step of an engine with these settings."""
-    return Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+    return Limits(
+        max_tokens=scheduler.max_num_batched_tokens,
+        max_outputs=scheduler.max_outputs,
+        max_sequences=scheduler.max_num_seqs,
+        max_position=max_model_len,
+        vocab_size=vocab_size,
+    )
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -114,7 +114,7 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
     program = trace(spec)
     groups = kv_groups(program.cache_layers, max_model_len)
     kv_cache = kv_cache_spec(config, program.cache_layers, groups)
-    limits = step_limits(scheduler_settings(config, max_model_len))
+    limits = step_limits(scheduler_settings(config, max_model_len), max_model_len, spec.vocab_size)
 
     linears = [name for each in program.instructions if each.op == "linear" for name in each.weights]
     packed = sum(_packed_bytes(_stored(weights, name), config.dtype) for name in linears)

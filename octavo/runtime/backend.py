@@ -36,11 +36,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest step that an Executable must be able to run."""
+    """The largest step that an Executable must be able to run, and which tokens and positions it may have."""
 
     max_tokens: int
     max_outputs: int
     max_sequences: int
+    max_position: int  # most tokens of a sequence: its positions are below this
+    vocab_size: int  # token ids are below this
 
 
 class Executable(Protocol):

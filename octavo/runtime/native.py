@@ -41,9 +41,13 @@ class NativeBackend:
         self, program: Program, weights: Mapping[str, Tensor], kv_cache: KVCacheSpec, limits: Limits
     ) -> NativeExecutable:
         """Pack the weights and plan all memory; see `octavo.runtime.backend.Backend`."""
-        native = _native.Program(self.threads, self.isa, limits.max_tokens, limits.max_outputs)
+        max_rows = {Rows.TOKENS: limits.max_tokens, Rows.OUTPUTS: limits.max_outputs}
+        kinds = list(Rows)
+        native = _native.Program(
+            self.threads, self.isa, [max_rows[kind] for kind in kinds], limits.max_position, limits.vocab_size
+        )
         for buffer in program.buffers:
-            native.add_buffer(buffer.rows is Rows.OUTPUTS, buffer.cols, buffer.offset)
+            native.add_buffer(kinds.index(buffer.rows), buffer.cols, buffer.offset)
         add_packed_weights(native, program.linear_weights, weights, self._packed_cache)
         for name in program.other_weights:
             tensor = weights[name]
@@ -55,9 +59,7 @@ class NativeBackend:
             native.add_instruction(
                 each.op, [_view(v) for v in each.inputs], _view(each.output), each.weights, each.attributes
             )
-        native.finish(
-            program.arena_cols[Rows.TOKENS], program.arena_cols[Rows.OUTPUTS], _view(program.result)
-        )
+        native.finish([program.arena_cols[kind] for kind in kinds], _view(program.result))
         return NativeExecutable(native, kv_cache)
 
 

@@ -66,7 +66,13 @@ def engine_factory(
 
     def make(engine_settings: EngineSettings) -> Engine:
         bounds = engine_settings.scheduler
-        limits = Limits(bounds.max_num_batched_tokens, bounds.max_outputs, bounds.max_num_seqs)
+        limits = Limits(
+            bounds.max_num_batched_tokens,
+            bounds.max_outputs,
+            bounds.max_num_seqs,
+            engine_settings.max_model_len,
+            spec.vocab_size,
+        )
         executable = compile_llama(backend, encoding, kv_dtype, limits, spec, bounds.kv_groups)
         return Engine(executable, engine_settings)
 
@@ -131,7 +137,8 @@ def test_log_probabilities_are_those_of_the_whole_sequence_at_once(name: str):
     assert engine.step().stats.num_preemptions > 0
     assert engine.step().stats.prefix_cache_hits > 0
 
-    whole = compile_llama(ReferenceBackend(), Encoding.F32, "float32", Limits(96, 96, 1))
+    limits = Limits(96, 96, 1, 96, SPEC.vocab_size)
+    whole = compile_llama(ReferenceBackend(), Encoding.F32, "float32", limits)
     whole.allocate_kv_cache(6)
     for each in batch:
         result = results[each.request_id]

@@ -29,7 +29,7 @@ VOCAB = 19
 def make_engine(num_blocks: int = 40, max_num_seqs: int = 4, prefix_caching: bool = True) -> Engine:
     scheduler = SchedulerSettings(max_num_seqs, 40, max_outputs=16)
     engine_settings = EngineSettings(scheduler, 160, VOCAB, num_blocks, prefix_caching)
-    return Engine(HashExecutable(VOCAB, Limits(40, 16, max_num_seqs)), engine_settings)
+    return Engine(HashExecutable(VOCAB, Limits(40, 16, max_num_seqs, 160, VOCAB)), engine_settings)
 
 
 def request(number: int, prompt: list[int], max_tokens: int = 5, salt: str = "") -> AddRequest:
@@ -169,7 +169,8 @@ def test_shared_prompts_are_a_tree_with_a_branch():
 def test_the_tree_has_the_blocks_of_one_group_for_those_of_all():
     scheduler = SchedulerSettings(4, 40, max_outputs=16, kv_groups=(KVGroup(), KVGroup(Window(21))))
     hybrid = Engine(
-        HashExecutable(VOCAB, Limits(40, 16, 4), (0, 21)), EngineSettings(scheduler, 160, VOCAB, 40)
+        HashExecutable(VOCAB, Limits(40, 16, 4, 160, VOCAB), (0, 21)),
+        EngineSettings(scheduler, 160, VOCAB, 40),
     )
     trees = []
     for engine in (make_engine(), hybrid):

@@ -27,7 +27,7 @@ def make_llm(monkeypatch: pytest.MonkeyPatch, *, prefix_caching: bool = True) ->
     settings = EngineSettings(
         SchedulerSettings(64, 256, 64), MAX_MODEL_LEN, VOCAB_SIZE, 512, prefix_caching=prefix_caching
     )
-    engine = Engine(HashExecutable(VOCAB_SIZE, Limits(256, 64, 64)), settings)
+    engine = Engine(HashExecutable(VOCAB_SIZE, Limits(256, 64, 64, MAX_MODEL_LEN, VOCAB_SIZE)), settings)
     info = SimpleNamespace(spec=SimpleNamespace(vocab_size=VOCAB_SIZE), eos_token_ids=EOS, sampling={})
     monkeypatch.setattr(octavo.llm, "resolve_model", Path)
     monkeypatch.setattr(octavo.llm, "read_model_info", lambda path: info)

@@ -75,7 +75,7 @@ def compile_model() -> Callable[..., tuple[LoadedModel, LogitsExecutable]]:
         model = load_model(EngineConfig(model=str(path), dtype=dtype))
         program = trace(model.spec)
         kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)
-        limits = Limits(max_tokens=512, max_outputs=512, max_sequences=16)
+        limits = Limits(512, 512, 16, model.max_model_len, model.spec.vocab_size)
         return model, backend.compile(program, model.weights, kv_cache, limits)
 
     return compile_path

@@ -37,7 +37,8 @@ RUNS_AS = {"int8": Encoding.Q8_0, "int4": Encoding.Q4_0}
 
 def logits(model):
     kv = KVCacheSpec(trace(model.spec).cache_layers, "float32")
-    executable = ReferenceBackend().compile(trace(model.spec), model.weights, kv, Limits(64, 64, 1))
+    limits = Limits(64, 64, 1, model.max_model_len, model.spec.vocab_size)
+    executable = ReferenceBackend().compile(trace(model.spec), model.weights, kv, limits)
     (rows,) = run_schedule(executable, [TOKENS], [[(0, 40)]])
     return np.stack([rows[position] for position in range(len(TOKENS))])
 
@@ -85,7 +86,7 @@ def test_panels_are_those_of_the_tensor(quantization, tiny_model, tmp_path, monk
     monkeypatch.setattr(panels, "_PIECE_VALUES", 64 * 32)
     write_gguf(tiny_model("llama").model, tmp_path / "f16.gguf", GGMLQuantizationType.F16)
     weights = load(tmp_path / "f16.gguf", quantization).weights
-    program = _native.Program(1, "portable", 1, 1)
+    program = _native.Program(1, "portable", [1, 1], 1, 1)
     pieces = 0
     for name in weights:
         rows = weights.panel_rows(name)

@@ -53,7 +53,8 @@ def test_packed_bytes_are_what_the_kernels_take(stored: Path, dtype: str) -> Non
     native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
     config = EngineConfig(model=str(stored), dtype=dtype)
     loaded = load_model(config)
-    limits = step_limits(scheduler_settings(config, loaded.max_model_len))
+    scheduler = scheduler_settings(config, loaded.max_model_len)
+    limits = step_limits(scheduler, loaded.max_model_len, loaded.spec.vocab_size)
     kv_cache = kv_cache_spec(config, trace(loaded.spec).cache_layers)
     executable = native.NativeBackend().compile(trace(loaded.spec), loaded.weights, kv_cache, limits)
     packed = inspect_model(config, PLENTY).packed_bytes

@@ -70,7 +70,7 @@ def test_it_takes_as_many_steps_as_the_engine(num_blocks: int) -> None:
     load = Load(None, 70, 30, 20)
     outcome = Simulation(Constant(), SETTINGS, num_blocks).run(load)
     engine = Engine(
-        HashExecutable(257, Limits(64, 8, 8)),
+        HashExecutable(257, Limits(64, 8, 8, 100, 257)),
         EngineSettings(SETTINGS, 100, 257, num_blocks, prefix_caching=False),
     )
     params = SamplingParams(temperature=0.0, seed=0, max_tokens=30, ignore_eos=True)

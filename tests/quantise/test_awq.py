@@ -46,7 +46,8 @@ def logits(source, weights):
     if spec.tie_embeddings:
         tensors["lm_head.weight"] = tensors["embed.weight"]
     kv = KVCacheSpec(trace(spec).cache_layers, "float32")
-    executable = ReferenceBackend().compile(trace(spec), tensors, kv, Limits(64, 64, 1))
+    limits = Limits(64, 64, 1, 64, spec.vocab_size)
+    executable = ReferenceBackend().compile(trace(spec), tensors, kv, limits)
     (rows,) = run_schedule(executable, SEQUENCES[:1], [[(0, 40)]])
     return np.stack([rows[position] for position in range(40)])
 

@@ -34,7 +34,8 @@ def make_executable(backend_name: str, kv_cache: KVCacheSpec) -> LogitsExecutabl
         native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
         backend = native.NativeBackend(threads=2)
     model = random_llama(Encoding.F32)
-    executable = backend.compile(trace(SPEC), model.weights, kv_cache, Limits(64, 64, 4))
+    limits = Limits(64, 64, 4, model.max_model_len, SPEC.vocab_size)
+    executable = backend.compile(trace(SPEC), model.weights, kv_cache, limits)
     executable.allocate_kv_cache(8)
     return executable
 

@@ -32,7 +32,8 @@ def make_executable(name: str, groups: tuple[tuple[int, ...], ...] = ()) -> Logi
         native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
         backend = native.NativeBackend(threads=2)
     kv_cache = KVCacheSpec(trace(HYBRID).cache_layers, "float16", groups)
-    executable = backend.compile(trace(HYBRID), MODEL.weights, kv_cache, Limits(MAX_LEN, 16, 8))
+    limits = Limits(MAX_LEN, 16, 8, MAX_LEN, HYBRID.vocab_size)
+    executable = backend.compile(trace(HYBRID), MODEL.weights, kv_cache, limits)
     executable.allocate_kv_cache(NUM_BLOCKS)
     return executable
 

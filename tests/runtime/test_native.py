@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.native_harness import ISAS, Harness, whole_batch, with_positions
+from support.native_harness import ISAS, Harness, whole_batch
 
 from octavo.formats.tensor import Tensor
 from octavo.runtime import native
@@ -23,13 +23,13 @@ def test_elementwise(isa: str, cols: int) -> None:
     harness = Harness(isa, x)
     harness.weights["w"] = Tensor.from_array(weight)
     norm = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-5) * weight
-    got = with_positions(harness, lambda ops, x: ops.rms_norm(x, "w", 1e-5))
+    got = harness.run(lambda ops, x: ops.rms_norm(x, "w", 1e-5))
     np.testing.assert_allclose(got, norm, atol=1e-5, rtol=1e-5)
     half = cols // 2
-    got = with_positions(harness, lambda ops, x: ops.silu_mul(x.columns(0, half), x.columns(half, half)))
+    got = harness.run(lambda ops, x: ops.silu_mul(x.columns(0, half), x.columns(half, half)))
     gate, up = x[:, :half].astype(np.float64), x[:, half : 2 * half]
     np.testing.assert_allclose(got, gate / (1 + np.exp(-gate)) * up, atol=1e-5, rtol=1e-5)
-    got = with_positions(harness, lambda ops, x: ops.add(x, x))
+    got = harness.run(lambda ops, x: ops.add(x, x))
     np.testing.assert_array_equal(got, x + x)
 
 
@@ -49,10 +49,32 @@ def test_rope_and_head_norm(isa: str) -> None:
     np.testing.assert_allclose(got, heads.reshape(9, -1), atol=1e-5)
 
 
-def test_steps_that_do_not_fit_are_refused() -> None:
-    harness = Harness(ISAS[-1], np.ones((20, 32), np.float32))
+def test_tables_that_do_not_fit_are_refused() -> None:
+    harness = Harness(ISAS[-1], np.ones((20, 32), np.float32), max_position=21)
     harness.weights["rope"] = Tensor.from_array(np.ones((20, 2), np.float32))
-    executable = harness.compile(lambda ops, x: ops.rope(x, "rope", 32, 2))
+    with pytest.raises(ValueError, match="rope has 20 rows, fewer than the 21 positions"):
+        harness.compile(lambda ops, x: ops.rope(x, "rope", 32, 2))
+    harness.weights["embed"] = Tensor.from_array(np.ones((19, 32), np.float32))
+    with pytest.raises(ValueError, match="embed has 19 rows, fewer than the 20 tokens"):
+        harness.compile(lambda ops, x: x)
+
+
+def test_a_larger_table_than_the_vocabulary() -> None:
+    harness = Harness(ISAS[-1], np.ones((20, 32), np.float32))
+    harness.weights["embed"] = Tensor.from_array(np.ones((64, 32), np.float32))
+    executable = harness.compile(lambda ops, x: x)
+    executable.allocate_kv_cache(2)
+    batch = whole_batch(20)
+    assert executable.run(batch).shape == (20, 32)
+    batch.token_ids = np.full(20, 20, np.int32)
+    with pytest.raises(ValueError, match="vocabulary"):
+        executable.run(batch)
+
+
+def test_steps_that_do_not_fit_are_refused() -> None:
+    """Without rope as well: no op is needed to know the positions."""
+    harness = Harness(ISAS[-1], np.ones((20, 32), np.float32))
+    executable = harness.compile(lambda ops, x: x)
     executable.allocate_kv_cache(2)
 
     def broken(**changes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.native_harness import ISAS, VOCABULARY, Harness, kv, random_tensor, with_positions
+from support.native_harness import ISAS, VOCABULARY, Harness, kv, random_tensor
 
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.runtime.backend import Batch
@@ -57,7 +57,7 @@ def test_attention(isa: str, dtype: str, heads: int, kv_heads: int, head_dim: in
         cache = kv(kv_heads, head_dim, window)
         return ops.paged_attention(q, k, v, num_heads=heads, scale=head_dim**-0.5, cache=cache)
 
-    got = with_positions(harness, build)
+    got = harness.run(build)
     q, k, v = np.split(x, np.cumsum(qkv)[:-1], axis=1)
     k = decode(encode(k.reshape(tokens, kv_heads, -1), dtype, "keys"), dtype)
     v = decode(encode(v.reshape(tokens, kv_heads, -1), dtype, "values"), dtype)
@@ -94,7 +94,7 @@ def test_int16_attention_is_as_exact_as_float16(isa: str, loud: float) -> None:
     error = {}
     for dtype in ("int16", "float16"):
         harness = Harness(isa, x, kv_dtype=dtype)
-        error[dtype] = np.sqrt(np.mean((with_positions(harness, build) - exact) ** 2))
+        error[dtype] = np.sqrt(np.mean((harness.run(build) - exact) ** 2))
     assert error["int16"] < error["float16"]
 
 
@@ -124,6 +124,7 @@ def test_rows_do_not_depend_on_the_batch(data: st.DataObject) -> None:
         rng.standard_normal((VOCABULARY, 64), dtype=np.float32),
         threads=data.draw(st.integers(1, 3)),
         kv_dtype="float16",
+        max_position=700,
     )
     harness.weights |= {
         "norm": Tensor.from_array(np.ones(64, np.float32)),

@@ -13,7 +13,6 @@ from support.native_harness import (
     packed_values,
     quantised,
     random_tensor,
-    with_positions,
 )
 
 from octavo.formats.tensor import Encoding, Tensor
@@ -38,7 +37,7 @@ def test_linear(isa: str, encoding: Encoding, rows: int, n: int, k: int) -> None
     weight = harness.weights["w"] = random_tensor(rng, encoding, n, k)
     bias = rng.standard_normal(n).astype(np.float32)
     harness.weights["b"] = Tensor.from_array(bias)
-    got = with_positions(harness, lambda ops, x: ops.linear(x, [("w", n)], ["b"]))
+    got = harness.run(lambda ops, x: ops.linear(x, [("w", n)], ["b"]))
     seen = x if encoding.is_float else quantised(x)
     expected = seen.astype(np.float64) @ packed_values(weight).T + bias
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 * k * np.abs(expected).max())
@@ -50,7 +49,7 @@ def test_embedding_is_exact(encoding: Encoding) -> None:
     tensor = random_tensor(np.random.default_rng(4), encoding, 20, 512)
     harness = Harness(ISAS[-1], tensor.to_float32())
     harness.weights["embed"] = tensor
-    got = with_positions(harness, lambda ops, x: x)
+    got = harness.run(lambda ops, x: x)
     np.testing.assert_array_equal(got, tensor.to_float32())
 
 
@@ -63,7 +62,7 @@ def test_tiers_agree(encoding: Encoding) -> None:
     for isa in ISAS:
         harness = Harness(isa, x)
         harness.weights["w"] = weight
-        results.append(with_positions(harness, lambda ops, x: ops.linear(x, [("w", 70)])))
+        results.append(harness.run(lambda ops, x: ops.linear(x, [("w", 70)])))
     np.testing.assert_allclose(results[0], results[-1], rtol=0, atol=1e-5 * np.abs(results[-1]).max())
     for each in results[2:]:
         np.testing.assert_array_equal(each, results[1])
@@ -90,13 +89,13 @@ def test_linear_with_columns_in_another_order(isa: str) -> None:
         expected.append(seen.astype(np.float64) @ packed_values(tensor).T)
         if order is not None:
             assert np.array_equal(tensor.to_float32()[:, order], replace(tensor, order=None).to_float32())
-    got = with_positions(harness, lambda ops, x: ops.linear(x, [(name, 40) for name in parts]))
+    got = harness.run(lambda ops, x: ops.linear(x, [(name, 40) for name in parts]))
     np.testing.assert_allclose(got, np.concatenate(expected, axis=1), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("order", [np.full(256, 256), np.full(256, -1), np.arange(255)])
 def test_orders_that_are_none_of_the_columns(order) -> None:
-    program = native._native.Program(1, "portable", 1, 1)
+    program = native._native.Program(1, "portable", [1, 1], 1, 1)
     panels = np.zeros(native._native.panel_bytes("Q4_0", 256), np.uint8)
     with pytest.raises(ValueError, match="an order that is none of its columns"):
         program.add_packed("w", "Q4_0", 16, 256, panels, order.astype(np.int32))
@@ -111,7 +110,7 @@ def test_linear_parts_of_different_encodings_and_residual(isa: str) -> None:
     for name, encoding, n in zip("abc", encodings, widths, strict=True):
         harness.weights[name] = random_tensor(rng, encoding, n, 64)
     parts = list(zip("abc", widths, strict=True))
-    got = with_positions(harness, lambda ops, x: ops.linear(x, parts, residual=x))
+    got = harness.run(lambda ops, x: ops.linear(x, parts, residual=x))
     expected = x + np.concatenate(
         [
             (x if encoding.is_float else quantised(x)) @ harness.weights[name].to_float32().T

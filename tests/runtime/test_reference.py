@@ -20,7 +20,7 @@ from octavo.runtime.reference import ReferenceBackend, ReferenceExecutable
 
 RNG = np.random.default_rng(0)
 ROWS = 19
-LIMITS = Limits(max_tokens=64, max_outputs=64, max_sequences=4)
+LIMITS = Limits(max_tokens=64, max_outputs=64, max_sequences=4, max_position=64, vocab_size=10)
 
 
 def random(*shape: int) -> np.ndarray:

@@ -24,7 +24,7 @@ MODEL = random_llama(Encoding.Q8_0, MAX_LEN)
 def executable(isa: str, threads: int, dtype: str):
     spec = KVCacheSpec(trace(SPEC).cache_layers, dtype)
     made = native.NativeBackend(threads=threads, isa=isa).compile(
-        trace(SPEC), MODEL.weights, spec, Limits(MAX_LEN, 16, 16)
+        trace(SPEC), MODEL.weights, spec, Limits(MAX_LEN, 16, 16, MAX_LEN, SPEC.vocab_size)
     )
     made.allocate_kv_cache(16 * MAX_LEN // BLOCK_SIZE)
     return made

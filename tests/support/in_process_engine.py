@@ -9,7 +9,7 @@ from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
 from support.hash_executable import HashExecutable
 
 from octavo.config import EngineConfig
-from octavo.engine.build import scheduler_settings
+from octavo.engine.build import scheduler_settings, step_limits
 from octavo.engine.engine import Engine, EngineSettings
 from octavo.engine.messages import (
     AbortRequests,
@@ -23,7 +23,6 @@ from octavo.engine.messages import (
 from octavo.frontend.async_engine import AsyncEngine
 from octavo.frontend.client import EngineClient
 from octavo.frontend.request import RequestBuilder
-from octavo.runtime.backend import Limits
 from octavo.structured.config import structured_outputs_config
 from octavo.structured.vocabulary import Vocabulary
 
@@ -107,7 +106,7 @@ class InProcessEngine(AsyncEngine):
             prefix_caching=config.enable_prefix_caching,
             followed_blocks=config.kv_cache_metrics_sample if config.kv_cache_metrics else 0.0,
         )
-        limits = Limits(scheduler.max_num_batched_tokens, scheduler.max_outputs, scheduler.max_num_seqs)
+        limits = step_limits(scheduler, MAX_MODEL_LEN, VOCAB_SIZE)
         engine = Engine(HashExecutable(VOCAB_SIZE, limits), settings, grammars=self._requests.grammars)
         self.fake_client = InProcessClient(engine, self._take_step, self._step_seconds)
         self.fake_client.on_state = self._descriptions.take

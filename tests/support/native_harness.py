@@ -12,7 +12,6 @@ from octavo.runtime import native
 from octavo.runtime.backend import Batch, Limits
 from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.ops import Tracer
-from octavo.runtime.program import View
 
 ISAS = available_isas()
 ENCODINGS = sorted(RUNS, key=lambda each: each.value)
@@ -73,21 +72,31 @@ def packed_values(tensor: Tensor) -> np.ndarray:
 class Harness:
     """Runs a traced function on rows of an embedding, which here is how a test feeds values in."""
 
-    def __init__(self, isa: str, rows: np.ndarray, threads: int = 2, kv_dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        isa: str,
+        rows: np.ndarray,
+        threads: int = 2,
+        kv_dtype: str = "float32",
+        max_position: int = 0,
+    ) -> None:
         self.backend = native.NativeBackend(threads=threads, isa=isa)
         self.rows = rows
         self.kv_dtype = kv_dtype
+        self.max_position = max_position
         self.weights = {"embed": Tensor.from_array(rows)}
 
     def compile(self, build) -> native.NativeExecutable:
         tracer = Tracer()
         result = build(tracer, tracer.embedding("embed", *self.rows.shape))
-        limits = Limits(max_tokens=len(self.rows), max_outputs=len(self.rows), max_sequences=8)
+        count = len(self.rows)
+        limits = Limits(count, count, 8, max_position=self.max_position or count, vocab_size=count)
         program = tracer.finish(result)
         kv_cache = KVCacheSpec(program.cache_layers, self.kv_dtype)
         return self.backend.compile(program, dict(self.weights), kv_cache, limits)
 
     def run(self, build) -> np.ndarray:
+        """All rows as one sequence."""
         executable = self.compile(build)
         executable.allocate_kv_cache(self.blocks)
         return np.array(executable.run(whole_batch(len(self.rows))))
@@ -108,15 +117,3 @@ def whole_batch(tokens: int) -> Batch:
     blocks = np.arange(-(-tokens // 16), dtype=np.int32)
     starts = np.array([0, tokens], np.int32)
     return Batch(ids, ids, starts, starts[1:].copy(), blocks[None, None].copy(), ids)
-
-
-def with_positions(harness: Harness, build):
-    """The native executor bounds positions by the rope table, so a program without rope gets an idle one."""
-    count = len(harness.rows)
-    table = np.concatenate([np.ones((count, 1)), np.zeros((count, 1))], axis=1).astype(np.float32)
-    harness.weights["idle_rope"] = Tensor.from_array(table)
-
-    def wrapped(ops: Tracer, x: View) -> View:
-        return build(ops, ops.rope(x, "idle_rope", x.cols, 2))
-
-    return harness.run(wrapped)

@@ -56,11 +56,10 @@ def run(
     """`build` of the rows, which are one sequence."""
     count = len(rows)
     tracer = Tracer()
-    turn = np.repeat(np.float32([[1, 0]]), count, axis=0)
-    weights = {"embed": Tensor.from_array(rows), "idle_rope": Tensor.from_array(turn), **weights}
+    weights = {"embed": Tensor.from_array(rows), **weights}
     x = tracer.embedding("embed", *rows.shape)
-    program = tracer.finish(build(tracer, tracer.rope(x, "idle_rope", rows.shape[1], 2)))
-    limits = Limits(max_tokens=count, max_outputs=count, max_sequences=1)
+    program = tracer.finish(build(tracer, x))
+    limits = Limits(count, count, max_sequences=1, max_position=count, vocab_size=count)
     kv_cache = KVCacheSpec(program.cache_layers, kv_dtype)
     executable = native.NativeBackend(threads=1, isa=isa).compile(program, weights, kv_cache, limits)
     blocks = np.arange(-(-count // 16), dtype=np.int32)

@@ -18,7 +18,7 @@ BLOCK_BYTES = 1 << 20
 def offload(**flags) -> KVOffload | None:
     return make_offload(
         EngineConfig(**flags),
-        HashExecutable(10, Limits(1, 1, 1)),
+        HashExecutable(10, Limits(1, 1, 1, 1, 10)),
         block_bytes=BLOCK_BYTES,
         spare_bytes=3 << 30,
         key=lambda: b"k" * 32,
