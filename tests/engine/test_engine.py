@@ -47,7 +47,7 @@ in_both_ways = pytest.mark.usefixtures("_both_ways")
 
 
 def make_engine(engine_settings: EngineSettings) -> Engine:
-    limits = step_limits(engine_settings.scheduler)
+    limits = step_limits(engine_settings.scheduler, engine_settings.max_model_len, engine_settings.vocab_size)
     return Engine(HashExecutable(engine_settings.vocab_size, limits), engine_settings)
 
 
@@ -119,7 +119,9 @@ def test_blocks_out_of_the_window_are_not_missed(windows: tuple[int, ...], data:
     batch = data.draw(requests(most=32, **sizes))
 
     def make(engine_settings: EngineSettings) -> Engine:
-        limits = step_limits(engine_settings.scheduler)
+        limits = step_limits(
+            engine_settings.scheduler, engine_settings.max_model_len, engine_settings.vocab_size
+        )
         return Engine(HashExecutable(VOCAB, limits, windows), engine_settings)
 
     check_batch_invariance(

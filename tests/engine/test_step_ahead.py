@@ -32,7 +32,10 @@ class Recorder(HashExecutable):
     """Remembers what ran, and in which thread."""
 
     def __init__(self, engine_settings: EngineSettings) -> None:
-        super().__init__(VOCAB, step_limits(engine_settings.scheduler))
+        super().__init__(
+            VOCAB,
+            step_limits(engine_settings.scheduler, engine_settings.max_model_len, engine_settings.vocab_size),
+        )
         self.batches: list[tuple[list[int], list[int]]] = []
         self.num_elsewhere = 0
         self.caller = threading.current_thread()

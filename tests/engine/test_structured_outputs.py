@@ -46,7 +46,10 @@ def compiler() -> GrammarCompiler:
 
 
 def make_engine(engine_settings: EngineSettings, grammars: GrammarCompiler | None = None) -> Engine:
-    executable = HashExecutable(VOCAB_SIZE, step_limits(engine_settings.scheduler))
+    executable = HashExecutable(
+        VOCAB_SIZE,
+        step_limits(engine_settings.scheduler, engine_settings.max_model_len, engine_settings.vocab_size),
+    )
     return Engine(executable, engine_settings, grammars=grammars or compiler())
 
 
@@ -76,7 +79,9 @@ def test_steps_are_not_run_ahead_of_what_may_come_next() -> None:
             self.threads.add(threading.current_thread())
             return super().run(batch)
 
-    executable = Recorder(VOCAB_SIZE, step_limits(SETTINGS.scheduler))
+    executable = Recorder(
+        VOCAB_SIZE, step_limits(SETTINGS.scheduler, SETTINGS.max_model_len, SETTINGS.vocab_size)
+    )
     engine = Engine(executable, dataclasses.replace(SETTINGS, async_scheduling=True), grammars=compiler())
     run_to_end(engine, [(0, request(0, FORMS[0][0]))])
     assert len(executable.threads) == 1
@@ -146,7 +151,9 @@ def test_tokens_of_another_form_can_not_be_gone_on_with() -> None:
 
 
 def test_without_a_compiler_there_is_no_structured_output() -> None:
-    executable = HashExecutable(VOCAB_SIZE, step_limits(SETTINGS.scheduler))
+    executable = HashExecutable(
+        VOCAB_SIZE, step_limits(SETTINGS.scheduler, SETTINGS.max_model_len, SETTINGS.vocab_size)
+    )
     results = run_to_end(Engine(executable, SETTINGS), [(0, request(0, FORMS[0][0]))])
     assert results["0"].finish_reason == "abort"
 

@@ -33,7 +33,7 @@ def disk_tier(folder: Path, blocks: int = DISK_BLOCKS) -> DiskTier:
 def hash_executable(engine_settings: EngineSettings) -> HashExecutable:
     scheduler = engine_settings.scheduler
     windows = tuple(map(window_of, scheduler.kv_groups))
-    return HashExecutable(VOCAB, step_limits(scheduler), windows)
+    return HashExecutable(VOCAB, step_limits(scheduler, engine_settings.max_model_len, VOCAB), windows)
 
 
 def make_engine(engine_settings: EngineSettings, host_blocks: int, folder: Path | None) -> Engine:

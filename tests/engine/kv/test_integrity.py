@@ -190,7 +190,13 @@ def test_a_copy_that_is_to_be_made_holds_its_source():
 
 def leaky_engine() -> Engine:
     engine_settings = EngineSettings(settings_of(), 128, 19, 20)
-    engine = Engine(HashExecutable(19, step_limits(engine_settings.scheduler)), engine_settings)
+    engine = Engine(
+        HashExecutable(
+            19,
+            step_limits(engine_settings.scheduler, engine_settings.max_model_len, engine_settings.vocab_size),
+        ),
+        engine_settings,
+    )
     engine.add(AddRequest("a", [1, 2, 3], SamplingParams(temperature=0.0, max_tokens=2), [], 0.0))
     engine.step()
     engine._pool.share([5])

@@ -258,7 +258,11 @@ def test_the_part_of_a_block_after_restored_ones_is_copied(server: Server):
 
 def test_the_end_of_a_chain_leaves_host_memory_before_its_beginning():
     host = HostTier(3)
-    offload = KVOffload(HashExecutable(VOCAB, step_limits(SETTINGS.scheduler)), BLOCK_BYTES, host)
+    offload = KVOffload(
+        HashExecutable(VOCAB, step_limits(SETTINGS.scheduler, SETTINGS.max_model_len, SETTINGS.vocab_size)),
+        BLOCK_BYTES,
+        host,
+    )
     chain = [bytes([number]) * 32 for number in range(4)]
     for digest in (chain[1], chain[0], chain[2]):
         host.put(digest, np.zeros(BLOCK_BYTES, np.uint8))
