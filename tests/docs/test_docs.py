@@ -20,7 +20,7 @@ from octavo.model.families.registry import FAMILIES
 from octavo.server.config import ServerConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 HEREDOC = re.compile(r"\.venv/bin/python - <<'END'\n(.*?)\nEND\n", re.DOTALL)
 
 
