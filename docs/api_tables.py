@@ -17,9 +17,9 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from octavo.server.openai import protocol, tokens
+from octavo.server.openai import tokens
 from octavo.server.other_apis import anthropic, ollama, ollama_models
-from octavo.server.requests import generation_request
+from octavo.server.requests import chat_request, completion_request, generation_request
 from octavo.server.responses_api import request as responses
 
 YES, NO = "yes", "no"
@@ -115,14 +115,14 @@ class Body:
 
 BODIES: dict[str, Body] = {
     "/v1/completions": Body(
-        protocol.CompletionRequest,
+        completion_request.CompletionRequest,
         generation_request.UNSUPPORTED,
         generation_request.WITHOUT_EFFECT,
         f"prompt suffix prompt_embeds {_COMMON} {_SAMPLING}",
         generation_request.HARMLESS,
     ),
     "/v1/chat/completions": Body(
-        protocol.ChatCompletionRequest,
+        chat_request.ChatCompletionRequest,
         generation_request.UNSUPPORTED,
         generation_request.WITHOUT_EFFECT,
         f"{_CHAT} {_COMMON} {_SAMPLING}",

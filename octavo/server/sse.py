@@ -1,4 +1,4 @@
-"""Server-sent events: what a chunk of a stream costs is one small struct's encoding and one send.
+"""Server-sent events: what one costs is one send.
 
 Source: the WHATWG HTML standard, section 9.2, in the form that OpenAI's clients read: a `data:` line with
 a JSON object for each event, then `data: [DONE]`.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
 import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from octavo.server.errors import APIError, ClientDisconnectedError, error_body
-from octavo.server.openai.responses import Usage
 from octavo.server.requests.disconnect import while_connected
 
 logger = logging.getLogger(__name__)
@@ -23,28 +21,6 @@ logger = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
-
-
-class ChunkEncoder:
-    """The chunks of one stream; what they share (id, time, model) is encoded once."""
-
-    def __init__(self, *, id: str, object: str, created: int, model: str, include_usage: bool) -> None:
-        shared = _encode({"id": id, "object": object, "created": created, "model": model})
-        self._head = b"data: " + shared[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
-
-    def chunk(
-        self, choice: msgspec.Struct, usage: Usage | None = None, more: dict[str, Any] | None = None
-    ) -> bytes:
-        """The event for one choice; `more` goes beside `choices`."""
-        if usage is None and more is None:
-            return self._head + _encode(choice) + self._tail
-        beside = {"usage": usage, **(more or {})}
-        return b"%b%b],%b\n\n" % (self._head, _encode(choice), _encode(beside)[1:])
-
-    def usage(self, usage: Usage) -> bytes:
-        """The event after the last choice's, with the usage of the whole response."""
-        return b'%b],"usage":%b}\n\n' % (self._head, _encode(usage))
 
 
 class EventStream(Response):

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.live_server import LiveServer
 
-from octavo.server.openai.protocol import ChatCompletionRequest, CompletionRequest
+from octavo.server.requests.chat_request import ChatCompletionRequest
+from octavo.server.requests.completion_request import CompletionRequest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers(-2, 300) | st.integers() | st.floats() | TEXT

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from octavo.server.requests.usage import Usage as Counted
+
 
 class PromptTokensDetails(msgspec.Struct):
     """How many prompt tokens came from the prefix cache."""
@@ -21,6 +23,12 @@ class Usage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+    @classmethod
+    def of(cls, usage: Counted) -> Usage:
+        """What was counted, in this API's names."""
+        details = PromptTokensDetails(usage.cached_tokens)
+        return cls(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, details)
 
 
 class PromptLogprob(msgspec.Struct):

@@ -9,10 +9,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from octavo.server.errors import APIError, bad_input
-from octavo.server.openai.protocol import ChatCompletionRequest, Message
 from octavo.server.openapi import described_by
 from octavo.server.requests.body import json_response, read_body
-from octavo.server.requests.chat_generation import chat_prompt
+from octavo.server.requests.chat_request import ChatCompletionRequest, Message
+from octavo.server.requests.conversation import chat_prompt
 from octavo.server.requests.prompts import check_vocabulary, encode
 from octavo.server.serving import Serving, serving_of
 

@@ -6,27 +6,29 @@ with, as there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from octavo.outputs import CompletionOutput
 from octavo.server.errors import APIError, anthropic_error
-from octavo.server.openai.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.openapi import described_by
+from octavo.server.requests.answer import Answer, End, Event, Text
 from octavo.server.requests.body import json_response, read_body
-from octavo.server.requests.chat_generation import chat_generation, chat_prompt
+from octavo.server.requests.chat_request import ChatCompletionRequest, Message, check_count
+from octavo.server.requests.conversation import chat_prompt
 from octavo.server.requests.disconnect import while_connected
-from octavo.server.requests.generation import Generation, UsageCount
 from octavo.server.requests.output_form import OutputForm, from_text_format
-from octavo.server.serving import Serving, serving_of
+from octavo.server.requests.prepare import prepare
+from octavo.server.requests.usage import Usage
+from octavo.server.serving import serving_of
 from octavo.server.sse import start_stream
 
 router = APIRouter()
 _encode = msgspec.json.Encoder().encode
+
+TIMEOUT = "timeout"
 
 
 class AnthropicMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,7 +106,6 @@ class MessagesRequest(CountRequest, kw_only=True, forbid_unknown_fields=True):
         body = super().chat()
         body.max_tokens, body.stream, body.stop = self.max_tokens, self.stream, self.stop_sequences
         body.temperature, body.top_p, body.top_k = self.temperature, self.top_p, self.top_k
-        body.check()
         return body
 
 
@@ -150,16 +151,13 @@ async def create_message(request: Request) -> Response:
     body = await read_body(request, MessagesRequest, serving.config.max_request_bytes)
     body.check()
     model = serving.check_model(body.model)
-    response_id = serving.response_id("msg", request, None)
-    question = body.chat()
-    user = serving.user(request, question.user)
-    generation = await chat_generation(serving, question, response_id, user, form=body.output_form())
-    answer = AnswerMessage(
-        id=response_id, model=model, content=[], usage=_usage(UsageCount(generation.prompts))
-    )
+    generation = await prepare(request, body.chat(), "msg", form=body.output_form())
+    answer = Answer(serving, generation)
+    message = AnswerMessage(id=generation.response_id, model=model, content=[], usage=_usage(answer.usage))
     if body.stream:
-        return await start_stream(request, _stream(serving, generation, answer), _failed)
-    return json_response(await while_connected(request.receive, _complete(serving, generation, answer)))
+        writer = _Events(message)
+        return await start_stream(request, answer.written(writer), writer.failed)
+    return json_response(await while_connected(request.receive, _complete(answer, message)))
 
 
 @router.post("/v1/messages/count_tokens", openapi_extra=described_by(CountRequest))
@@ -174,80 +172,81 @@ async def count_tokens(request: Request) -> Response:
     return json_response(TokenCount(len((await chat_prompt(serving, chat)).token_ids)))
 
 
-async def _complete(serving: Serving, generation: Generation, answer: AnswerMessage) -> AnswerMessage:
-    usage = UsageCount(generation.prompts)
-    async with aclosing(generation.run(serving)) as outputs:
-        async for prompt_index, output in outputs:
-            usage.add(prompt_index, output)
-            [completion] = output.outputs
-            _check_in_time(completion)
-            answer.content = [TextBlock(completion.text)]
-            answer.stop_reason, answer.stop_sequence = _stop(completion)
-    answer.usage = _usage(usage)
-    return answer
+async def _complete(answer: Answer, message: AnswerMessage) -> AnswerMessage:
+    [choice] = await answer.choices()
+    _check_in_time(choice.end)
+    message.content = [TextBlock(choice.text.text)]
+    message.stop_reason, message.stop_sequence = _stop(choice.end)
+    message.usage = _usage(choice.end.usage)
+    return message
 
 
-async def _stream(
-    serving: Serving, generation: Generation, answer: AnswerMessage
-) -> AsyncGenerator[bytes, None]:
-    usage = UsageCount(generation.prompts)
-    begun = False
-    async with aclosing(generation.run(serving)) as outputs:
-        async for prompt_index, output in outputs:
-            usage.add(prompt_index, output)
-            [completion] = output.outputs
-            events = b""
-            if not begun:
-                begun = True
-                answer.usage = _usage(usage)
-                events += _event("message_start", message=answer)
-                events += _event("content_block_start", index=0, content_block=TextBlock(""))
-            if completion.text:
-                delta = {"type": "text_delta", "text": completion.text}
-                events += _event("content_block_delta", index=0, delta=delta)
-            if completion.finish_reason == "timeout" and events:
-                yield events  # What there is of the text comes before the error.
-            _check_in_time(completion)
-            if completion.finish_reason is not None:
-                reason, sequence = _stop(completion)
-                events += _event("content_block_stop", index=0)
-                events += _event(
-                    "message_delta",
-                    delta={"stop_reason": reason, "stop_sequence": sequence},
-                    usage=_usage(usage),
-                )
-                events += _event("message_stop")
-            if events:
-                yield events
+class _Events:
+    """Writes the events of an answer as this API's."""
+
+    def __init__(self, message: AnswerMessage) -> None:
+        self._message = message
+        self._end: End | None = None
+
+    def write(self, events: Sequence[Event]) -> bytes:
+        written = b""
+        for event in events:
+            if isinstance(event, Text):
+                if event.text:
+                    delta = {"type": "text_delta", "text": event.text}
+                    written += _event("content_block_delta", index=0, delta=delta)
+            elif isinstance(event, End):
+                self._end = event
+                if event.reason != TIMEOUT:
+                    written += _ending(event)
+            else:
+                self._message.usage = _usage(event.usage)
+                written += _event("message_start", message=self._message)
+                written += _event("content_block_start", index=0, content_block=TextBlock(""))
+        return written
+
+    def close(self) -> bytes:
+        if self._end is not None:
+            _check_in_time(self._end)  # What there is of the text comes before the error.
+        return b""
+
+    def failed(self, error: Exception) -> bytes:
+        return b"event: error\ndata: %b\n\n" % _encode(anthropic_error(error))
+
+
+def _ending(end: End) -> bytes:
+    reason, sequence = _stop(end)
+    delta = {"stop_reason": reason, "stop_sequence": sequence}
+    return (
+        _event("content_block_stop", index=0)
+        + _event("message_delta", delta=delta, usage=_usage(end.usage))
+        + _event("message_stop")
+    )
 
 
 def _event(kind: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
 
 
-def _failed(error: Exception) -> bytes:
-    return b"event: error\ndata: %b\n\n" % _encode(anthropic_error(error))
-
-
-def _check_in_time(completion: CompletionOutput) -> None:
+def _check_in_time(end: End) -> None:
     """Raise APIError for an answer that the clock ended: Anthropic's API has no stop reason for that."""
-    if completion.finish_reason == "timeout":
+    if end.reason == TIMEOUT:
         raise APIError(504, "the answer was not complete when the request's time was over")
 
 
-def _stop(completion: CompletionOutput) -> tuple[str | None, str | None]:
+def _stop(end: End) -> tuple[str | None, str | None]:
     """Anthropic's `stop_reason` and `stop_sequence`."""
-    if completion.finish_reason == "length":
+    if end.reason == "length":
         return "max_tokens", None
-    if isinstance(completion.stop_reason, str):
-        return "stop_sequence", completion.stop_reason
+    if isinstance(end.stop_reason, str):
+        return "stop_sequence", end.stop_reason
     return "end_turn", None
 
 
-def _usage(count: UsageCount) -> MessageUsage:
-    usage = count.usage()
-    cached = usage.prompt_tokens_details.cached_tokens
-    return MessageUsage(usage.prompt_tokens - cached, usage.completion_tokens, cached)
+def _usage(usage: Usage) -> MessageUsage:
+    return MessageUsage(
+        usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens, usage.cached_tokens
+    )
 
 
 def _text(content: str | list[dict[str, Any]], path: str) -> str:

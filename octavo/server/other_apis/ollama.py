@@ -7,7 +7,7 @@ change nothing here; those that would change the text are honoured or refused.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -15,14 +15,14 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from octavo.server.errors import APIError, error_body
-from octavo.server.openai.protocol import ChatCompletionRequest, Message, check_count
 from octavo.server.openapi import described_by
 from octavo.server.other_apis.ollama_models import timestamp
+from octavo.server.requests.answer import Answer, End, Event, Text
 from octavo.server.requests.body import read_body
-from octavo.server.requests.chat_generation import chat_generation
+from octavo.server.requests.chat_request import ChatCompletionRequest, Message, check_count
 from octavo.server.requests.disconnect import while_connected
-from octavo.server.requests.generation import Generation, UsageCount
 from octavo.server.requests.output_form import from_schema
+from octavo.server.requests.prepare import prepare
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
 
@@ -53,7 +53,8 @@ _RUNNER = frozenset(
         "num_keep",
     )
 )
-Answer = Callable[[str], dict[str, Any]]
+Shape = Callable[[str], dict[str, Any]]
+"""The fields of a line that hold a text."""
 
 
 class OllamaRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -130,8 +131,8 @@ async def chat(request: Request) -> Response:
         if message.images or message.tool_calls:
             raise APIError(400, f"messages[{index}]: images and tool calls are not supported", "messages")
         messages.append(Message(message.role, message.content))
-    answer: Answer = lambda text: {"message": {"role": "assistant", "content": text}}  # noqa: E731
-    return await _respond(request, serving, body, messages, answer)
+    shape: Shape = lambda text: {"message": {"role": "assistant", "content": text}}  # noqa: E731
+    return await _respond(request, serving, body, messages, shape)
 
 
 @router.post("/api/generate", openapi_extra=described_by(OllamaGenerate))
@@ -141,12 +142,12 @@ async def generate(request: Request) -> Response:
     body = await read_body(request, OllamaGenerate, serving.config.max_request_bytes)
     messages = [Message("system", body.system)] if body.system else []
     messages.append(Message("user", body.prompt))
-    answer: Answer = lambda text: {"response": text}  # noqa: E731
-    return await _respond(request, serving, body, messages, answer)
+    shape: Shape = lambda text: {"response": text}  # noqa: E731
+    return await _respond(request, serving, body, messages, shape)
 
 
 async def _respond(
-    request: Request, serving: Serving, body: OllamaRequest, messages: list[Message], answer: Answer
+    request: Request, serving: Serving, body: OllamaRequest, messages: list[Message], shape: Shape
 ) -> Response:
     serving.check_model(body.model.removesuffix(":latest"))
     try:
@@ -154,41 +155,53 @@ async def _respond(
     except msgspec.ValidationError as error:
         raise APIError(400, f"options: {error}", "options") from error
     chat.messages = messages
-    chat.check()
-    response_id, user = serving.response_id("ollama", request, None), serving.user(request, chat.user)
-    form = from_schema(body.format, "format")
-    generation = await chat_generation(serving, chat, response_id, user, form=form)
-    lines = _lines(serving, generation, body.model, answer)
+    generation = await prepare(request, chat, "ollama", form=from_schema(body.format, "format"))
+    writer = _Lines(body.model, shape)
+    lines = Answer(serving, generation).written(writer)
     if chat.stream:
-        return await start_stream(request, lines, _failed, "application/x-ndjson")
+        return await start_stream(request, lines, writer.failed, "application/x-ndjson")
     return Response(await while_connected(request.receive, _last(lines)), media_type="application/json")
 
 
-async def _lines(
-    serving: Serving, generation: Generation, model: str, answer: Answer
-) -> AsyncGenerator[bytes, None]:
-    """A line for each piece of text; the last one has the end's reason, token counts and times."""
-    usage, begun = UsageCount(generation.prompts), time.monotonic_ns()
-    first = begun
-    async with aclosing(generation.run(serving)) as outputs:
-        async for prompt_index, output in outputs:
-            usage.add(prompt_index, output)
-            [completion] = output.outputs
-            first = time.monotonic_ns() if first == begun else first
-            line: dict[str, Any] = {"model": model, "created_at": timestamp(time.time())}
-            line |= {**answer(completion.text), "done": completion.finish_reason is not None}
-            if completion.finish_reason is not None:
-                now, counts = time.monotonic_ns(), usage.usage()
-                line |= {
-                    "done_reason": completion.finish_reason,
-                    "total_duration": now - begun,
-                    "load_duration": 0,
-                    "prompt_eval_count": counts.prompt_tokens,
-                    "prompt_eval_duration": first - begun,
-                    "eval_count": counts.completion_tokens,
-                    "eval_duration": now - first,
-                }
-            yield _encode(line) + b"\n"
+class _Lines:
+    """Writes a line for each piece of text; the last has the end's reason, token counts and times."""
+
+    def __init__(self, model: str, shape: Shape) -> None:
+        self._model = model
+        self._shape = shape
+        self._begun = time.monotonic_ns()
+        self._first = 0
+        """When there was something of the answer."""
+
+    def write(self, events: Sequence[Event]) -> bytes:
+        line: dict[str, Any] = {"model": self._model, "created_at": timestamp(time.time())}
+        for event in events:
+            if isinstance(event, Text):
+                line |= {**self._shape(event.text), "done": False}
+            elif isinstance(event, End):
+                line |= self._end(event)
+            else:
+                self._first = time.monotonic_ns()
+        return _encode(line) + b"\n"
+
+    def close(self) -> bytes:
+        return b""
+
+    def failed(self, error: Exception) -> bytes:
+        return _encode({"error": error_body(error).error.message}) + b"\n"
+
+    def _end(self, end: End) -> dict[str, Any]:
+        now = time.monotonic_ns()
+        return {
+            "done": True,
+            "done_reason": end.reason,
+            "total_duration": now - self._begun,
+            "load_duration": 0,
+            "prompt_eval_count": end.usage.prompt_tokens,
+            "prompt_eval_duration": self._first - self._begun,
+            "eval_count": end.usage.completion_tokens,
+            "eval_duration": now - self._first,
+        }
 
 
 async def _last(lines: AsyncGenerator[bytes, None]) -> bytes:
@@ -197,10 +210,6 @@ async def _last(lines: AsyncGenerator[bytes, None]) -> bytes:
         async for line in lines:
             last = line
     return last
-
-
-def _failed(error: Exception) -> bytes:
-    return _encode({"error": error_body(error).error.message}) + b"\n"
 
 
 UNSUPPORTED = {

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from octavo.server.errors import APIError, bad_input
-from octavo.server.openai.protocol import ChatCompletionRequest, Message
+from octavo.server.requests.chat_request import ChatCompletionRequest, Message
+from octavo.server.requests.prompts import Prompt, encode
 from octavo.server.serving import Serving
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -23,6 +24,16 @@ _RESERVED = frozenset(
         "continue_final_message",
     )
 )
+
+
+async def chat_prompt(serving: Serving, body: ChatCompletionRequest, param: str = "messages") -> Prompt:
+    """The conversation as the model is asked to go on with it; raises APIError that names what is wrong.
+
+    One that is too long is an error about `param`.
+    """
+    text = await render(serving, body)
+    [token_ids] = await encode(serving, [text], bool(body.add_special_tokens), param)
+    return Prompt(token_ids, text)
 
 
 async def render(serving: Serving, body: ChatCompletionRequest) -> str:

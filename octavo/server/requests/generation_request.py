@@ -6,7 +6,7 @@ Null always means the default. Sources: the OpenAI API reference and vLLM's Open
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,6 @@ from octavo.server.requests.output_form import (
 from octavo.server.requests.sampling_request import SamplingRequest
 
 MAX_ID_CHARS = 256
-MAX_PRIORITY = 2**31 - 1
 MAX_TIMEOUT = 7 * 24 * 3600.0
 MAX_USER_CHARS = 1024
 MAX_STOP_TOKEN_IDS = 1024
@@ -83,6 +82,26 @@ _GUIDED_FIELDS = (
     "guided_whitespace_pattern",
     "structural_tag",
 )
+
+
+class FieldNames(NamedTuple):
+    """How an API calls the fields that errors of every API are about."""
+
+    prompt: str
+    max_tokens: str
+    logprobs: str
+
+
+class Wanted(NamedTuple):
+    """How much a body wants, whatever its fields are called."""
+
+    max_tokens: int | None
+    most_by_default: int | None
+    """Tokens where `max_tokens` does not say; None for all that the model's length leaves."""
+    logprobs: int | None
+    names: FieldNames
+    prompt_only: bool = False
+    """Whether only the prompt is wanted, as `max_tokens=0` with `echo` says."""
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -167,7 +186,6 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
         if self.best_of is not None and self.best_of > (self.n or 1) and self.stream:
             raise APIError(400, "best_of: with stream=true, only the value of n", "best_of")
         self._check_beam_search()
-        self.output_form()
         if self.prompt_logprobs is not None and self.stream:
             raise APIError(400, "prompt_logprobs: not with stream=true", "prompt_logprobs")
         for name, text in (("request_id", self.request_id), ("cache_salt", self.cache_salt)):
@@ -184,8 +202,6 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
             if token_ids is not None and len(token_ids) > most:
                 raise APIError(400, f"{name} takes at most {most} token ids, got {len(token_ids)}", name)
         with bad_input(self.__struct_fields__):
-            if self.priority is not None:
-                check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
             if self.timeout is not None:
                 check_number("timeout", self.timeout, 0.001, MAX_TIMEOUT)
             if self.truncate_prompt_tokens not in (None, -1):
@@ -201,10 +217,12 @@ class GenerationRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=Tru
             if self.length_penalty is not None:
                 check_number("length_penalty", self.length_penalty, *LENGTH_PENALTY_RANGE)
         refused = [name for name in _NOT_WITH_BEAMS if getattr(self, name) not in (None, False, [], {})]
-        if (form := self.output_form()) is not None:
-            refused.append(form.field)
         for name in refused:
             raise APIError(400, f"{name}: not with use_beam_search=true", name)
+
+    def wanted(self) -> Wanted:
+        """How much of what the body wants."""
+        raise NotImplementedError
 
     def output_form(self) -> OutputForm | None:
         """The form that the output must have, if any; raises APIError for one that can not be."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from octavo.server.errors import APIError, bad_input
+from octavo.server.requests.generation_request import FieldNames
 from octavo.server.serving import Serving
 
 T = TypeVar("T")
@@ -115,16 +116,19 @@ def fit(
     max_model_len: int,
     truncate: int | None,
     max_tokens: int | None,
-    default_max_tokens: int | None,
-    param: str,
-    max_tokens_param: str = "max_tokens",
+    most_by_default: int | None,
+    allowed: int | None,
+    names: FieldNames,
 ) -> list[int]:
     """Check that each prompt and its completion fit the model; returns each prompt's `max_tokens`.
 
     `truncate` keeps that many of a prompt's last tokens, -1 as many as the model takes. Where the request
-    gives no `max_tokens` the default is cut to what is left; None is all that is left. Raises APIError that
-    gives the numbers, about `param` or `max_tokens_param`.
+    gives no `max_tokens` it is `most_by_default`, cut to what is left; None is all that is left. No request
+    gets more than `allowed`. Raises APIError that gives the numbers, about one of `names`.
     """
+    if allowed is not None:
+        max_tokens = None if max_tokens is None else min(max_tokens, allowed)
+        most_by_default = allowed if most_by_default is None else min(most_by_default, allowed)
     limits = []
     for prompt in prompts:
         if truncate is not None:
@@ -134,24 +138,18 @@ def fit(
         length = len(prompt.token_ids)
         room = max_model_len - length
         if length == 0:
-            raise APIError(400, f"{param} has no tokens", param)
+            raise APIError(400, f"{names.prompt} has no tokens", names.prompt)
         if room < 1:
-            raise too_long(param, length, max_model_len)
+            raise too_long(names.prompt, length, max_model_len)
         if max_tokens is not None and max_tokens > room:
             raise APIError(
                 400,
-                f"{max_tokens_param}={max_tokens} and {length} tokens of {param} are over this model's "
-                f"{max_model_len}; ask for at most {room}",
-                max_tokens_param,
+                f"{names.max_tokens}={max_tokens} and {length} tokens of {names.prompt} are over this "
+                f"model's {max_model_len}; ask for at most {room}",
+                names.max_tokens,
             )
-        limits.append(max_tokens if max_tokens is not None else min(default_max_tokens or room, room))
+        limits.append(max_tokens if max_tokens is not None else min(most_by_default or room, room))
     return limits
-
-
-def limited(serving: Serving, max_tokens: int | None) -> int | None:
-    """`max_tokens`, or as much of it as the generation config's max_new_tokens allows any request."""
-    most: int | None = serving.engine.sampling_defaults.get("max_tokens")
-    return max_tokens if max_tokens is None or most is None else min(max_tokens, most)
 
 
 def check_vocabulary(param: str, token_ids: Sequence[int], vocab_size: int) -> None:

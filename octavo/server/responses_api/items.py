@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo.server.errors import APIError
-from octavo.server.openai.protocol import Message, check_count
+from octavo.server.requests.chat_request import Message, check_count
 
 ROLES = ("user", "assistant", "system", "developer")
 _TEXT_PARTS = ("input_text", "output_text", "text")

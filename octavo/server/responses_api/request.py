@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.sampling_params import check_integer
-from octavo.server.errors import APIError, bad_input
-from octavo.server.openai.protocol import ChatCompletionRequest, Message
+from octavo.server.errors import APIError
+from octavo.server.requests.chat_request import ChatCompletionRequest, Message
+from octavo.server.requests.generation_request import FieldNames
 from octavo.server.requests.output_form import OutputForm, from_structured_outputs, from_text_format, the_form
 from octavo.server.requests.sampling_request import SamplingRequest
 from octavo.server.responses_api.items import messages_of
 
+FIELD_NAMES = FieldNames("input", "max_output_tokens", "top_logprobs")
 LOGPROBS = "message.output_text.logprobs"
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
@@ -60,7 +61,6 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
             if value and value not in HARMLESS.get(name, ()):
                 raise APIError(400, f"{name}: {what} is not supported", name)
         self._check_text()
-        self.output_form()
         for name in self.include or ():
             if name != LOGPROBS:
                 raise APIError(400, f"include: {name[:100]!r} is not supported, only {LOGPROBS!r}", "include")
@@ -78,9 +78,6 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
                 f"{MAX_METADATA_VALUE}",
                 "metadata",
             )
-        with bad_input(self.__struct_fields__):
-            if self.max_output_tokens is not None:
-                check_integer("max_output_tokens", self.max_output_tokens, 1, 2**31 - 1)
 
     def _check_text(self) -> None:
         for name, value in (self.text or {}).items():
@@ -115,7 +112,6 @@ class ResponsesRequest(SamplingRequest, kw_only=True, forbid_unknown_fields=True
             setattr(body, name, getattr(self, name))
         body.max_tokens = self.max_output_tokens
         body.logprobs, body.top_logprobs = self.wants_logprobs, self.top_logprobs
-        body.check()
         return body
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from octavo.outputs import CompletionOutput
-from octavo.sampling_params import SamplingParams
 from octavo.server.openai.responses import TokenLogprob
-from octavo.server.requests.generation import UsageCount
+from octavo.server.requests.answer import End
+from octavo.server.requests.generation import Generation
+from octavo.server.requests.usage import Usage
 from octavo.server.responses_api.request import ResponsesRequest
 from octavo.server.serving import now
 
@@ -56,10 +56,9 @@ class ResponseUsage(msgspec.Struct):
     total_tokens: int
 
     @classmethod
-    def of(cls, count: UsageCount) -> ResponseUsage:
+    def of(cls, usage: Usage) -> ResponseUsage:
         """What was counted, in this API's names."""
-        usage = count.usage()
-        cached = InputDetails(usage.prompt_tokens_details.cached_tokens)
+        cached = InputDetails(usage.cached_tokens)
         return cls(usage.prompt_tokens, cached, usage.completion_tokens, OutputDetails(), usage.total_tokens)
 
 
@@ -120,32 +119,29 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     background: bool = False
     service_tier: str = "default"
 
-    def finish(self, message: OutputMessage, completion: CompletionOutput, usage: UsageCount) -> None:
+    def finish(self, message: OutputMessage, end: End) -> None:
         """Take the answer, complete or ended early, and why it ended."""
         self.output = [message]
-        self.usage = ResponseUsage.of(usage)
+        self.usage = ResponseUsage.of(end.usage)
         self.completed_at = now()
         self.status = message.status = "completed"
-        if completion.finish_reason == "length":
+        if end.reason == "length":
             self.status = message.status = "incomplete"
             self.incomplete_details = IncompleteDetails("max_output_tokens")
-        elif completion.finish_reason != "stop":
+        elif end.reason != "stop":
             self.status, message.status = "failed", "incomplete"
-            self.error = ResponseError(
-                "server_error", _failures.get(completion.finish_reason or "", "it ended")
-            )
+            self.error = ResponseError("server_error", _failures.get(end.reason, "it ended"))
 
 
-def new_response(
-    body: ResponsesRequest, response_id: str, model: str, params: SamplingParams, store: bool
-) -> ResponseObject:
+def new_response(body: ResponsesRequest, generation: Generation, store: bool) -> ResponseObject:
     """The response to a request before its answer begins."""
+    params = generation.params[0]
     return ResponseObject(
-        id=response_id,
+        id=generation.response_id,
         created_at=now(),
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
-        model=model,
+        model=generation.model,
         output=[],
         previous_response_id=body.previous_response_id,
         store=store,

@@ -6,28 +6,27 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from octavo.outputs import CompletionOutput
 from octavo.server.errors import APIError
 from octavo.server.openai.logprobs import chat_logprobs
-from octavo.server.openai.protocol import Message
 from octavo.server.openai.responses import TokenLogprob
 from octavo.server.openapi import described_by
+from octavo.server.requests.answer import Answer, Text
 from octavo.server.requests.body import json_response, read_body
-from octavo.server.requests.chat_generation import chat_generation
+from octavo.server.requests.chat_request import Message
 from octavo.server.requests.disconnect import while_connected
-from octavo.server.requests.generation import Generation, UsageCount
+from octavo.server.requests.prepare import prepare
 from octavo.server.responses_api.events import EventWriter
 from octavo.server.responses_api.items import items_of
-from octavo.server.responses_api.request import ResponsesRequest
-from octavo.server.responses_api.response import OutputMessage, OutputText, ResponseObject, new_response
+from octavo.server.responses_api.request import FIELD_NAMES, ResponsesRequest
+from octavo.server.responses_api.response import ResponseObject, new_response
 from octavo.server.responses_api.stored import StoredResponse
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
-from octavo.server.state import ServerState
 
 router = APIRouter()
 
@@ -38,34 +37,27 @@ async def create_response(request: Request) -> Response:
     serving = serving_of(request)
     body = await read_body(request, ResponsesRequest, serving.config.max_request_bytes)
     body.check()
-    model = serving.check_model(body.model)
-    serving.response_id("resp", request, None)
-    # Drawn, never the client's: who knows an id may read the response.
-    response_id = f"resp_{uuid.uuid4().hex}"
-    owner = serving.user(request, None)
+    serving.check_model(body.model)
     before: tuple[Message, ...] = ()
     if body.previous_response_id is not None:
         before = (await _find(request, body.previous_response_id, "previous_response_id")).conversation
     chat = body.chat(before)
-    generation = await chat_generation(
-        serving,
-        chat,
-        response_id,
-        serving.user(request, body.user),
-        prompt_param="input",
-        max_tokens_param="max_output_tokens",
-        form=body.output_form(),
-    )
+    generation = await prepare(request, chat, "resp", names=FIELD_NAMES, form=body.output_form())
+    # Drawn, never the client's: who knows an id may read the response.
+    generation.response_id = f"resp_{uuid.uuid4().hex}"
     keeps = body.store is not False and serving.config.max_stored_responses > 0
-    response = new_response(body, response_id, model, generation.params[0], keeps)
-    answer = _Answer(serving, body, generation, response)
+    response = new_response(body, generation, keeps)
+    writer = EventWriter(response, serving.config.response_role, partial(_logprobs, serving, body))
+    keeper = None
     if keeps:
         # Earlier instructions are not part of what is gone on with.
         asked = chat.messages[1:] if body.instructions else chat.messages
-        answer.keep = _Keeper(serving.state, owner, items_of(body.input), tuple(asked))
+        keeper = _Keeper(serving, serving.user(request, None), items_of(body.input), tuple(asked))
+    events = _events(Answer(serving, generation), writer, keeper)
     if body.stream:
-        return await start_stream(request, answer.stream(), answer.events.failed)
-    return json_response(await while_connected(request.receive, answer.complete()))
+        return await start_stream(request, events, writer.failed)
+    await while_connected(request.receive, _last(events))
+    return json_response(response)
 
 
 @router.get("/v1/responses/{response_id}")
@@ -102,7 +94,7 @@ async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
 class _Keeper:
     """Where a response goes when it is finished."""
 
-    state: ServerState
+    serving: Serving
     owner: str
     input_items: list[dict[str, Any]]
     asked: tuple[Message, ...]
@@ -110,64 +102,30 @@ class _Keeper:
     async def keep(self, response: ResponseObject, text: str) -> None:
         conversation = (*self.asked, Message("assistant", text))
         entry = StoredResponse(response, self.input_items, conversation)
-        await self.state.keep_response(self.owner, entry)
+        await self.serving.state.keep_response(self.owner, entry)
 
 
-class _Answer:
-    """Generates one response, whole or as events."""
+async def _events(answer: Answer, writer: EventWriter, keeper: _Keeper | None) -> AsyncGenerator[bytes, None]:
+    """The response's events; who has read the last one finds it kept."""
+    async with aclosing(answer.written(writer)) as events:
+        async for event in events:
+            if keeper is not None and writer.response.completed_at is not None:
+                await keeper.keep(writer.response, writer.text.text)
+            yield event
 
-    def __init__(
-        self, serving: Serving, body: ResponsesRequest, generation: Generation, response: ResponseObject
-    ) -> None:
-        self.keep: _Keeper | None = None
-        self._serving = serving
-        self._body = body
-        self._generation = generation
-        self._response = response
-        self._text = OutputText("")
-        self._message = OutputMessage(id=f"msg_{uuid.uuid4().hex}", role=serving.config.response_role)
-        self.events = EventWriter(response, self._message)
 
-    async def complete(self) -> ResponseObject:
-        """The response once it is finished."""
-        async with aclosing(self.stream()) as events:
-            async for _ in events:
-                pass
-        return self._response
+async def _last(events: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(events):
+        async for _ in events:
+            pass
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Its events as they come; the first ones once there is something of the answer."""
-        usage = UsageCount(self._generation.prompts)
-        begun = False
-        async with aclosing(self._generation.run(self._serving)) as outputs:
-            async for prompt_index, output in outputs:
-                usage.add(prompt_index, output)
-                [completion] = output.outputs
-                events = b"" if begun else self.events.begin()
-                begun = True
-                logprobs = self._logprobs(completion)
-                self._text.text += completion.text
-                self._text.logprobs += logprobs
-                if completion.text or logprobs:
-                    events += self.events.delta(completion.text, logprobs)
-                if completion.finish_reason is not None:
-                    self._message.content = [self._text]
-                    self._response.finish(self._message, completion, usage)
-                    if self.keep is not None:
-                        await self.keep.keep(self._response, self._text.text)
-                    events += self.events.end()
-                if events:
-                    yield events
 
-    def _logprobs(self, completion: CompletionOutput) -> list[TokenLogprob]:
-        if completion.logprobs is None or not completion.token_ids:
-            return []
-        return chat_logprobs(
-            completion.token_ids,
-            completion.logprobs,
-            self._body.top_logprobs or 0,
-            self._serving.engine.tokenizer,
-        ).content
+def _logprobs(serving: Serving, body: ResponsesRequest, text: Text) -> list[TokenLogprob]:
+    if text.logprobs is None or not text.token_ids:
+        return []
+    return chat_logprobs(
+        text.token_ids, text.logprobs, body.top_logprobs or 0, serving.engine.tokenizer
+    ).content
 
 
 async def _find(request: Request, response_id: str, param: str) -> StoredResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from octavo.server.openai.protocol import Message
+from octavo.server.requests.chat_request import Message
 from octavo.server.responses_api.response import ResponseObject
 
 _OVERHEAD = 1000

@@ -1,7 +1,7 @@
-"""Request bodies of the OpenAI API with vLLM's additions; a field that is not declared here is refused.
+"""The body of a chat completion: OpenAI's, with vLLM's additions; null always means the default.
 
-Null always means the default. Sources: the OpenAI API reference (completions, chat completions) and vLLM's
-OpenAI-compatible server.
+The APIs of others that answer conversations make one of theirs, so it stands here. Sources: the OpenAI API
+reference (chat completions) and vLLM's OpenAI-compatible server.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from octavo.server.errors import APIError
-from octavo.server.requests.generation_request import GenerationRequest
+from octavo.sampling_params import MAX_LOGPROBS, check_integer
+from octavo.server.errors import APIError, bad_input
+from octavo.server.requests.generation_request import FieldNames, GenerationRequest, Wanted
 
 MAX_MESSAGES = 1 << 16
 
@@ -21,21 +22,6 @@ def check_count(name: str, messages: Sequence[Any]) -> None:
     """Raise APIError for more messages than a request may have."""
     if len(messages) > MAX_MESSAGES:
         raise APIError(400, f"{name} takes at most {MAX_MESSAGES} messages, got {len(messages)}", name)
-
-
-class CompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/completions`; `prompt` is text or token ids, or a list of either."""
-
-    prompt: str | list[str | int | list[int]]
-    logprobs: int | None = None
-    suffix: str | None = None
-    prompt_embeds: Any = None
-
-    def check(self) -> None:
-        """Raise APIError for what the types allow but the server does not."""
-        super().check()
-        if self.echo and self.stream and self.logprobs is not None and (self.n or 1) > 1:
-            raise APIError(400, "echo: with logprobs and stream=true, only with n=1", "echo")
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,3 +82,13 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True, forbid_unknown_fiel
                 "continue_final_message: only with add_generation_prompt=false",
                 "continue_final_message",
             )
+        if self.logprobs and self.top_logprobs is not None:
+            with bad_input(self.__struct_fields__):
+                check_integer("top_logprobs", self.top_logprobs, 0, MAX_LOGPROBS)
+
+    def wanted(self) -> Wanted:
+        name, max_tokens = "max_tokens", self.max_tokens
+        if self.max_completion_tokens is not None:
+            name, max_tokens = "max_completion_tokens", self.max_completion_tokens
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        return Wanted(max_tokens, None, logprobs, FieldNames("messages", name, "top_logprobs"))
