@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +19,33 @@ from octavo.server.guards.drain import Drain, DrainMiddleware
 from octavo.server.guards.header_limit import HeaderLimitMiddleware
 from octavo.server.guards.middleware import add_middleware
 from octavo.server.guards.request_id_header import RequestIdMiddleware
-from octavo.server.openai import chat, completions, models, pooling, tokens
+from octavo.server.openai import chat, completions, models, tokens
 from octavo.server.openapi import describe
-from octavo.server.operations import cache, health, live, metrics, page
+from octavo.server.operations import page
+from octavo.server.operations import routes as operations
 from octavo.server.other_apis import anthropic, invocations, ollama, ollama_models
-from octavo.server.processes.linked_state import LinkedState
 from octavo.server.responses_api import routes as responses_api
 from octavo.server.serving import Serving, now
 from octavo.server.state import LocalState, ServerState
 
 if TYPE_CHECKING:
     from octavo.frontend.async_engine import AsyncEngine
-    from octavo.server.processes.link import Link
 
 
 def create_app(
-    engine: AsyncEngine, config: ServerConfig, model: str = "", link: Link | None = None
+    engine: AsyncEngine,
+    config: ServerConfig,
+    model: str = "",
+    state_of: Callable[[Drain], ServerState] | None = None,
 ) -> FastAPI:
     """The app that serves `engine`, which it stops when it shuts down; `model` as the user named it.
 
-    `link` leads to the parent of several API processes, of which this is one. Raises
-    ValueError when the chat template's file can not be read, or traces can not be sent.
+    `state_of` makes the state that it shares with other API processes; by default it has one of its own.
+    Raises ValueError when the chat template's file can not be read, or traces can not be sent.
     """
     names = config.model_names(model)
     drain = Drain()
-    state: ServerState
-    if link is None:
-        state = LocalState(engine, config, names, lambda: drain.num_open)
-    else:
-        admits_all = config.max_waiting is None and engine.config.target_ttft is None
-        state = LinkedState(link, drain, admits_all=admits_all)
+    state = LocalState(engine, config, names, lambda: drain.num_open) if state_of is None else state_of(drain)
     serving = Serving(
         engine=engine,
         config=config,
@@ -83,15 +80,11 @@ def create_app(
         ollama_models,
         models,
         tokens,
-        pooling,
-        cache,
-        health,
-        metrics,
+        operations,
     ):
         app.include_router(group.router)
     if not config.disable_page:
         app.include_router(page.router)
-        app.include_router(live.router)
     install_error_handlers(app)
     describe(app)
     app.add_middleware(DrainMiddleware, drain=serving.drain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import octavo
 from octavo.frontend.async_engine import AsyncEngine
@@ -16,10 +16,7 @@ from octavo.observe.stats_line import StatsLine
 from octavo.request_options import RequestOptions
 from octavo.server.config import ServerConfig
 from octavo.server.guards.admission import Admission
-from octavo.server.responses_api.store import ResponseStore
-
-if TYPE_CHECKING:
-    from octavo.server.responses_api.stored import StoredResponse
+from octavo.server.response_store import ResponseStore
 
 
 class Ticket(Protocol):
@@ -61,11 +58,11 @@ class ServerState(Protocol):
         """
         ...
 
-    async def keep_response(self, owner: str, entry: StoredResponse) -> None:
-        """Keep a response of `owner`'s, unless it is too long."""
+    async def keep_response(self, owner: str, response_id: str, encoded: bytes, num_characters: int) -> None:
+        """Keep a response of `owner`'s, unless it is too long: it counts as so many characters."""
         ...
 
-    async def find_response(self, owner: str, response_id: str) -> StoredResponse | None:
+    async def find_response(self, owner: str, response_id: str) -> bytes | None:
         """A response of `owner`'s that is kept."""
         ...
 
@@ -119,7 +116,7 @@ class LocalState:
         self.series: RequestSeries = self._observed.metrics
         self._num_open = num_open
         self._admission = make_admission(engine, config)
-        self._responses: ResponseStore[StoredResponse] = ResponseStore(config.max_stored_responses)
+        self._responses = ResponseStore(config.max_stored_responses)
         self.watch = self._observed.feed.watch
         self.close = self._observed.feed.close
         self.run = self._observed.log
@@ -133,10 +130,10 @@ class LocalState:
     async def admit(self, prompt_tokens: Sequence[int], options: RequestOptions) -> Sequence[Ticket]:
         return self._admission.enter(prompt_tokens, options)
 
-    async def keep_response(self, owner: str, entry: StoredResponse) -> None:
-        self._responses.add(owner, entry.response.id, entry, entry.num_characters)
+    async def keep_response(self, owner: str, response_id: str, encoded: bytes, num_characters: int) -> None:
+        self._responses.add(owner, response_id, encoded, num_characters)
 
-    async def find_response(self, owner: str, response_id: str) -> StoredResponse | None:
+    async def find_response(self, owner: str, response_id: str) -> bytes | None:
         return self._responses.get(owner, response_id)
 
     async def forget_response(self, owner: str, response_id: str) -> bool:

@@ -1,14 +1,29 @@
-"""`GET /v1/models`: what is served here."""
+"""`GET /v1/models`: what is served here; and the routes that it does not serve, refused clearly.
+
+Those need hidden states or scores, which a generating model does not give.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.server.errors import APIError
 from octavo.server.openai.responses import ModelCard, ModelList
 from octavo.server.requests.body import json_response
 from octavo.server.serving import Serving, serving_of
 
 router = APIRouter()
+
+_API = {
+    "/v1/embeddings": "Embeddings",
+    "/pooling": "Pooling",
+    "/classify": "Classification",
+    "/score": "Score",
+    "/v1/score": "Score",
+    "/rerank": "Rerank",
+    "/v1/rerank": "Rerank",
+    "/v2/rerank": "Rerank",
+}
 
 
 @router.get("/v1/models")
@@ -32,3 +47,12 @@ def _card(serving: Serving, name: str) -> ModelCard:
         root=serving.model_path,
         max_model_len=serving.engine.max_model_len,
     )
+
+
+async def _refuse(request: Request) -> Response:
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    raise APIError(400, f"the model does not support the {_API[path]} API: it generates text")
+
+
+for _path in _API:
+    router.add_api_route(_path, _refuse, methods=["POST"], include_in_schema=False)

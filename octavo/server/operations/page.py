@@ -1,4 +1,4 @@
-"""`GET /`: the built-in page, whose files are part of the package.
+"""`GET /`: the built-in page, whose files are part of the package, and the live view that it shows.
 
 The files are read once. Nothing is fetched from any other host, and the browser is told to allow nothing
 else: the policy names neither inline code nor other origins.
@@ -13,7 +13,10 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
+from octavo.observe.live_feed import FeedFullError
 from octavo.server.errors import APIError
+from octavo.server.serving import serving_of
+from octavo.server.sse import start_stream
 
 router = APIRouter()
 
@@ -65,6 +68,21 @@ async def page(request: Request) -> Response:
 async def file(request: Request, name: str) -> Response:
     """A file that the page needs."""
     return _respond(request, name)
+
+
+@router.get("/octavo/live", include_in_schema=False)
+async def live(request: Request) -> Response:
+    """Events until the client leaves; see `octavo.observe.live_events`.
+
+    A browser must ask for a page of this server: what others send here is not for any site that a user
+    visits, even where CORS lets that site send requests of its own.
+    """
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise APIError(403, "the live view is for this server's own page")
+    try:
+        return await start_stream(request, serving_of(request).state.watch())
+    except FeedFullError as error:
+        raise APIError(503, str(error)) from error
 
 
 def _respond(request: Request, name: str) -> Response:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-import msgspec
-
 from octavo.observe.live_feed import FeedFullError
 from octavo.observe.request_series import RequestSeries, RequestValue
 from octavo.request_options import RequestOptions
@@ -28,7 +26,6 @@ from octavo.server.processes.messages import (
     WaitsNoLonger,
     Watch,
 )
-from octavo.server.responses_api.stored import StoredResponse
 from octavo.server.state import Ticket
 
 REPORT_SECONDS = 0.1
@@ -145,16 +142,13 @@ class LinkedState:
             raise APIError(429, answer.message, headers={"Retry-After": answer.retry_after})
         return tickets
 
-    async def keep_response(self, owner: str, entry: StoredResponse) -> None:
-        encoded = msgspec.json.encode(entry)  # MessagePack has no integers as large as a request may hold
-        await self._link.ask(KeepResponse(owner, entry.response.id, encoded, entry.num_characters))
+    async def keep_response(self, owner: str, response_id: str, encoded: bytes, num_characters: int) -> None:
+        await self._link.ask(KeepResponse(owner, response_id, encoded, num_characters))
 
-    async def find_response(self, owner: str, response_id: str) -> StoredResponse | None:
+    async def find_response(self, owner: str, response_id: str) -> bytes | None:
         encoded = await self._link.ask(FindResponse(owner, response_id))
-        if encoded is None:
-            return None
-        assert isinstance(encoded, bytes)
-        return msgspec.json.decode(encoded, type=StoredResponse)
+        assert isinstance(encoded, bytes | None)
+        return encoded
 
     async def forget_response(self, owner: str, response_id: str) -> bool:
         return bool(await self._link.ask(ForgetResponse(owner, response_id)))

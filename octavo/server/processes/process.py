@@ -15,6 +15,7 @@ from octavo.frontend.shared_engine import AttachedEngine
 from octavo.machine.event_loop import loop_factory
 from octavo.server.app import create_app
 from octavo.server.processes.link import Link
+from octavo.server.processes.linked_state import LinkedState
 from octavo.server.processes.messages import ApiProcessOptions, Serving, WantTurn
 from octavo.server.run import make_server
 
@@ -28,7 +29,13 @@ async def serve(options: ApiProcessOptions) -> None:
     try:
         if not await engine.settled():
             return  # the parent says why
-        app = create_app(engine, options.server_config, options.model, link)
+        admits_all = options.server_config.max_waiting is None and options.config.target_ttft is None
+        app = create_app(
+            engine,
+            options.server_config,
+            options.model,
+            lambda drain: LinkedState(link, drain, admits_all=admits_all),
+        )
         # The HTTP server has its own handlers, and signals again what it was ended by.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: None)

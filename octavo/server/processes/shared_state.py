@@ -34,7 +34,7 @@ from octavo.server.processes.messages import (
     WaitsNoLonger,
     Watch,
 )
-from octavo.server.responses_api.store import ResponseStore
+from octavo.server.response_store import ResponseStore
 from octavo.server.state import Observed, make_admission
 
 
@@ -61,7 +61,7 @@ class SharedState:
         self.observed = Observed(engine, config, model_names, api)
         self._send = send
         self._admission = make_admission(engine, config)
-        self._responses: ResponseStore[bytes] = ResponseStore(config.max_stored_responses)
+        self._responses = ResponseStore(config.max_stored_responses)
         self._held: dict[str, _Holdings] = {}
 
     def take(self, name: str, message: ToParent) -> None:

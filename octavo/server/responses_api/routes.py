@@ -24,7 +24,7 @@ from octavo.server.responses_api.events import EventWriter
 from octavo.server.responses_api.items import items_of
 from octavo.server.responses_api.request import FIELD_NAMES, ResponsesRequest
 from octavo.server.responses_api.response import ResponseObject, new_response
-from octavo.server.responses_api.stored import StoredResponse
+from octavo.server.responses_api.stored import StoredResponse, decode_stored
 from octavo.server.serving import Serving, serving_of
 from octavo.server.sse import start_stream
 
@@ -102,7 +102,7 @@ class _Keeper:
     async def keep(self, response: ResponseObject, text: str) -> None:
         conversation = (*self.asked, Message("assistant", text))
         entry = StoredResponse(response, self.input_items, conversation)
-        await self.serving.state.keep_response(self.owner, entry)
+        await self.serving.state.keep_response(self.owner, response.id, entry.encode(), entry.num_characters)
 
 
 async def _events(answer: Answer, writer: EventWriter, keeper: _Keeper | None) -> AsyncGenerator[bytes, None]:
@@ -130,10 +130,10 @@ def _logprobs(serving: Serving, body: ResponsesRequest, text: Text) -> list[Toke
 
 async def _find(request: Request, response_id: str, param: str) -> StoredResponse:
     serving = serving_of(request)
-    entry = await serving.state.find_response(serving.user(request, None), response_id)
-    if entry is None:
+    encoded = await serving.state.find_response(serving.user(request, None), response_id)
+    if encoded is None:
         raise _not_found(response_id, param)
-    return entry
+    return decode_stored(encoded)
 
 
 def _not_found(response_id: str, param: str) -> APIError:

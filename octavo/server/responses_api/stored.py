@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from octavo.server.requests.chat_request import Message
 from octavo.server.responses_api.response import ResponseObject
 
@@ -24,3 +26,13 @@ class StoredResponse:
     def num_characters(self) -> int:
         """What it counts: all of its conversation, though messages are shared with those before it."""
         return _OVERHEAD + sum(100 + len(message.content or "") for message in self.conversation)
+
+    def encode(self) -> bytes:
+        """As bytes, which `decode_stored` reads."""
+        # MessagePack has no integers as large as a request may hold.
+        return msgspec.json.encode(self)
+
+
+def decode_stored(encoded: bytes) -> StoredResponse:
+    """What `StoredResponse.encode` wrote."""
+    return msgspec.json.decode(encoded, type=StoredResponse)

@@ -10,8 +10,8 @@ import pytest
 from support.fake_engine import byte_tokenizer
 from support.live_server import MODEL, LiveServer, live_server
 
+from octavo.server import response_store as store_module
 from octavo.server.config import ServerConfig
-from octavo.server.responses_api import store as store_module
 
 GIVEN: dict[str, Any] = {
     "model": MODEL,

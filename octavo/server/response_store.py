@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
 
 MAX_CHARACTERS = 64 << 20
 """Text of all stored conversations together."""
 
 
-class ResponseStore(Generic[T]):
-    """At most `most` responses of MAX_CHARACTERS in all; the least recently used goes first.
+class ResponseStore:
+    """At most `most` responses of MAX_CHARACTERS in all, encoded; the least recently used goes first.
 
     Responses belong to the one whose key made them: another asks for them in vain.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._entries: OrderedDict[tuple[str, str], tuple[T, int]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], tuple[bytes, int]] = OrderedDict()
         self._num_characters = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, owner: str, response_id: str, entry: T, num_characters: int) -> None:
+    def add(self, owner: str, response_id: str, encoded: bytes, num_characters: int) -> None:
         """Keep a response; one that is too long by itself is not kept."""
         if num_characters > MAX_CHARACTERS:
             return
-        self._entries[owner, response_id] = entry, num_characters
+        self._entries[owner, response_id] = encoded, num_characters
         self._num_characters += num_characters
         while len(self._entries) > self._most or self._num_characters > MAX_CHARACTERS:
             _, (_, oldest) = self._entries.popitem(last=False)
             self._num_characters -= oldest
 
-    def get(self, owner: str, response_id: str) -> T | None:
+    def get(self, owner: str, response_id: str) -> bytes | None:
         """A response, used now."""
         found = self._entries.get((owner, response_id))
         if found is None:

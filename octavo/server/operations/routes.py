@@ -1,8 +1,12 @@
-"""Whether the server can answer, how busy it is, and which version it is; open to probes without a key."""
+"""What operators and their tools ask of a server: whether it answers, how busy it is, its metrics.
+
+All but `POST /reset_prefix_cache` are open to probes without a key, as vLLM's are.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 import octavo
 from octavo.server.errors import APIError
@@ -33,3 +37,19 @@ async def load(request: Request) -> dict[str, int]:
 async def version() -> dict[str, str]:
     """The version of the server."""
     return {"version": octavo.__version__}
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """All metrics in Prometheus's text format."""
+    return Response(await serving_of(request).state.metrics_text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.post("/reset_prefix_cache")
+async def reset_prefix_cache(request: Request) -> Response:
+    """What was computed for earlier prompts is forgotten; vLLM's.
+
+    200 at once; requests that come later find nothing but blocks that are in use now.
+    """
+    serving_of(request).engine.reset_prefix_cache()
+    return Response()
