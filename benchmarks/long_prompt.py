@@ -25,14 +25,14 @@ from octavo.engine.messages import AddRequest
 from octavo.formats.tensor import Encoding, Tensor
 from octavo.model.decoder import trace
 from octavo.model.rope import Rope
-from octavo.model.spec import DecoderSpec
-from octavo.model.weights import weight_shapes
+from octavo.model.uniform import uniform_decoder
+from octavo.model.weights import stored_shapes
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.native import NativeBackend
 from octavo.sampling_params import SamplingParams
 
 LENGTH = 32_768
-SPEC = DecoderSpec(
+SPEC = uniform_decoder(
     family="llama",
     num_layers=2,
     hidden_size=1024,
@@ -44,7 +44,6 @@ SPEC = DecoderSpec(
     max_position=LENGTH,
     norm_eps=1e-5,
     rope=Rope(dim=64, theta=10000.0),
-    windows=(0, 0),
 )
 STREAM_PROMPT = 100
 WARM_UP = 50
@@ -58,15 +57,14 @@ def weights() -> dict[str, Tensor]:
     """Random ones: what they are makes no difference to the time."""
     random = np.random.default_rng(0)
     tensors = {}
-    for name, shape in weight_shapes(SPEC).items():
+    for name, shape in stored_shapes(SPEC).items():
         if len(shape) == 1:
             tensors[name] = Tensor.from_array(np.ones(shape, np.float32))
             continue
         groups = random.integers(0, 256, (int(np.prod(shape)) // 32, 34), dtype=np.uint8)
         groups[:, :2] = np.full((len(groups), 1), 5e-4, "<f2").view(np.uint8)
         tensors[name] = Tensor(shape, Encoding.Q8_0, groups.reshape(-1))
-    tensors["rope"] = Tensor.from_array(SPEC.rope.table(LENGTH))
-    return tensors
+    return tensors | {name: Tensor.from_array(table) for name, table in SPEC.tables(LENGTH).items()}
 
 
 def make_engine(config: EngineConfig, num_streams: int) -> Engine:

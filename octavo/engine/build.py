@@ -25,7 +25,7 @@ from octavo.machine.cpus import usable_cpus
 from octavo.machine.memory import machine_memory
 from octavo.model.decoder import trace
 from octavo.model.load import LoadedModel, load_model, resolve_model
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.runtime.backend import Backend, Limits
 from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.runtime.program import Program, Rows
@@ -124,7 +124,7 @@ def build_engine(config: EngineConfig, grammars: GrammarCompiler | None = None) 
 
 
 def _calibrated(
-    checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec, config: EngineConfig
+    checkpoint: GGUFFile | SafetensorsDirectory, spec: ModelSpec, config: EngineConfig
 ) -> dict[str, Scaling]:
     from octavo.quantise.on_load import calibrated  # only for awq-like
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 MAX_SIZE = 1 << 24
 """Largest count or size that a description may give: no model comes near, and a corrupt file does no harm."""
 
@@ -32,6 +34,18 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self.error(name, f"must be an integer from {low} to {high}, got {_short(value)}")
         return value
+
+    def sizes(self, name: str, count: int, default: int | None = None) -> tuple[int, ...]:
+        """A `size` for each of `count` layers: a list of so many, or one integer for all."""
+        value = self.get(name)
+        if isinstance(value, np.ndarray):  # so a GGUF has them
+            value = value.tolist()
+        if not isinstance(value, list):
+            return (self.size(name, default),) * count
+        if len(value) != count:
+            raise self.error(name, f"must be one integer, or {count}, got {len(value)}")
+        each = Fields({f"{self._prefix}{name}[{i}]": item for i, item in enumerate(value)}, self._prefix)
+        return tuple(each.size(f"{name}[{i}]") for i in range(count))
 
     def number(self, name: str, default: float | None = None) -> float:
         """A number from 1e-15 to 1e15; required where there is no default."""

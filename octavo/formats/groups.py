@@ -35,6 +35,15 @@ class Groups:
             values += self.minimums[:, :, None]
         return values.reshape(len(values), -1)
 
+    def take(self, rows: NDArray[np.intp]) -> Groups:
+        """Some of the rows, in that order."""
+        return Groups(
+            self.codes[rows],
+            self.scales[rows],
+            None if self.zeros is None else self.zeros[rows],
+            None if self.minimums is None else self.minimums[rows],
+        )
+
     def in_rows_of(self, blocks: int) -> Groups:
         """The same groups with every `blocks` rows joined to one."""
 

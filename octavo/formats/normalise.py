@@ -28,6 +28,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats.arranged import AnyWeight, Arranged, source_of
 from octavo.formats.codebook_quants import (
     FP4_FLOATS,
     FP4_STEPS,
@@ -82,8 +83,9 @@ _SMALLEST, _LARGEST = 2**-14, 65504
 """The bounds of float16 with all of its 11 bits."""
 
 
-def runs_as(weight: Weight) -> Encoding:
-    """What `normalise` makes of `weight`, unless its numbers are outside float16's range."""
+def runs_as(weight: AnyWeight) -> Encoding:
+    """What `normalise` makes of a matrix, unless its numbers are outside float16's range."""
+    weight = source_of(weight)
     if isinstance(weight, QuantisedWeight):
         return weight.runs_as
     return _RUNS_AS.get(weight.encoding, weight.encoding)
@@ -97,8 +99,10 @@ def packed_bytes(encoding: Encoding, rows: int, cols: int) -> int:
     return values // encoding.group_size * encoding.group_bytes
 
 
-def normalise(weight: Weight) -> Tensor:
+def normalise(weight: AnyWeight) -> Tensor:
     """`weight` in an encoding of `RUNS`: itself where it has one, else a copy."""
+    if isinstance(weight, Arranged):
+        weight = weight.take()
     if isinstance(weight, Tensor) and weight.encoding in RUNS:
         if _fits(weight):
             return weight

@@ -140,8 +140,8 @@ class Tensor:
         return cls(array.shape, Encoding.F32, array.reshape(-1).view(np.uint8))
 
     def take_rows(self, order: NDArray[np.intp]) -> Tensor:
-        """The tensor with its rows in `order`, copied; any encoding, since rows are stored whole."""
-        rows = self.data.reshape(self.rows, self.row_bytes)[order]
+        """Some rows in `order`, copied; any encoding, since rows are stored whole. A vector's are entries."""
+        rows = self.data.reshape(self.shape[0], -1)[order]
         return Tensor((len(order), *self.shape[1:]), self.encoding, rows.reshape(-1), self.order)
 
     def to_float32(self) -> NDArray[np.float32]:

@@ -26,8 +26,7 @@ class QuantisedWeight:
     what all its parts take in the checkpoint, `sources` are those parts, views of the mapped file. `order`
     is that of the columns that `read` gives, as of a Tensor.
 
-    `fill_panels`, where there is one, makes what the kernels read of a slice of rows at once: in an order, if
-    that has any rows, and into an array.
+    `fill_panels`, where there is one, makes what the kernels read of a slice of rows at once, in an array.
     """
 
     shape: tuple[int, ...]
@@ -37,7 +36,7 @@ class QuantisedWeight:
     read: Callable[[slice], Groups]
     sources: tuple[NDArray[Any], ...] = ()
     order: NDArray[np.int32] | None = None
-    fill_panels: Callable[[slice, NDArray[np.int32], NDArray[np.uint8]], None] | None = None
+    fill_panels: Callable[[slice, NDArray[np.uint8]], None] | None = None
 
     def chunks(self) -> Iterator[Groups]:
         """All rows in order, some at a time, with their columns as they are stored."""
@@ -50,6 +49,13 @@ class QuantisedWeight:
 
 
 Weight = Tensor | QuantisedWeight
+
+
+def read_rows(weight: QuantisedWeight, rows: NDArray[np.intp]) -> Groups:
+    """Some rows in any order, out of the slice that has them all."""
+    first = int(rows.min()) // ROWS_TOGETHER * ROWS_TOGETHER
+    last = -(-(int(rows.max()) + 1) // ROWS_TOGETHER) * ROWS_TOGETHER
+    return weight.read(slice(first, min(last, weight.shape[0]))).take(rows - first)
 
 
 def drop_source(weight: Weight) -> None:

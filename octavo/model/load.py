@@ -20,8 +20,8 @@ from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
 from octavo.model.families.registry import family_of
 from octavo.model.generation_config import model_sampling
-from octavo.model.spec import DecoderSpec
-from octavo.model.weights import load_weights, stored_weights
+from octavo.model.spec import ModelSpec
+from octavo.model.weights import ModelWeights, stored_weights
 
 _GGUF_END_TOKENS = ("eos", "eot", "eom")
 """End of sequence, of turn and of message: each ends a completion, as in the generation_config of Llama 3."""
@@ -34,20 +34,20 @@ class ModelInfo:
     `sampling` are the fields of `SamplingParams` that it wants for requests that do not set them.
     """
 
-    spec: DecoderSpec
+    spec: ModelSpec
     eos_token_ids: list[int]
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to be compiled; `weights` include the rope table of `max_model_len` positions.
+    """A model ready to be compiled; `weights` include rope tables of `max_model_len` positions.
 
-    Models with the same `fingerprint` have the same weights, the rope table aside; "" says nothing. All take
+    Models with the same `fingerprint` have the same weights, the rope tables aside; "" says nothing. All take
     about `num_bytes`.
     """
 
-    spec: DecoderSpec
+    spec: ModelSpec
     eos_token_ids: list[int]
     max_model_len: int
     weights: Mapping[str, Tensor]
@@ -80,12 +80,12 @@ def read_model_info(path: Path) -> ModelInfo:
     return describe(open_checkpoint(path))
 
 
-def read_spec(path: Path) -> DecoderSpec:
+def read_spec(path: Path) -> ModelSpec:
     """The `spec` of `read_model_info`."""
     return read_model_info(path).spec
 
 
-Calibrate = Callable[[GGUFFile | SafetensorsDirectory, DecoderSpec, EngineConfig], dict[str, Scaling]]
+Calibrate = Callable[[GGUFFile | SafetensorsDirectory, ModelSpec, EngineConfig], dict[str, Scaling]]
 """The scalings of AWQ for a checkpoint: `octavo.quantise.on_load.calibrated`."""
 
 
@@ -97,7 +97,6 @@ def load_model(config: EngineConfig, calibrate: Calibrate | None = None) -> Load
     Raises ValueError naming the file or the setting when the model cannot be run as asked.
     """
     checkpoint = open_checkpoint(resolve_model(config.model), config.quantization)
-    family = family_of(checkpoint)
     info = describe(checkpoint)
     max_model_len = resolve_max_model_len(info.spec, config.max_model_len)
     stored = stored_weights(checkpoint, info.spec)
@@ -108,8 +107,8 @@ def load_model(config: EngineConfig, calibrate: Calibrate | None = None) -> Load
                 raise ValueError("quantization (--quantization) awq-like needs a calibration")
             scalings = calibrate(checkpoint, info.spec, config)
         stored = rounded_on_load(stored, str(config.quantization), checkpoint.path, scalings)
-    rope = Tensor.from_array(info.spec.rope.table(max_model_len))
-    weights = load_weights(checkpoint, family, info.spec, stored, config.dtype, rope)
+    tables = {name: Tensor.from_array(table) for name, table in info.spec.tables(max_model_len).items()}
+    weights = ModelWeights(stored, config.dtype, tables)
     settings = f"{config.dtype} {config.quantization} {config.tokenizer} {info.spec}"
     mark = hashlib.sha256(f"{fingerprint(checkpoint.files)} {settings}".encode()).hexdigest()
     return LoadedModel(info.spec, info.eos_token_ids, max_model_len, weights, mark, weights.num_bytes)
@@ -120,7 +119,7 @@ def rounds_on_load(checkpoint: GGUFFile | SafetensorsDirectory, quantization: st
     return quantization in ON_LOAD and not isinstance(checkpoint, QuantisedDirectory)
 
 
-def resolve_max_model_len(spec: DecoderSpec, requested: int | None) -> int:
+def resolve_max_model_len(spec: ModelSpec, requested: int | None) -> int:
     """`requested`, or what the model allows. Raises ValueError when that is less than what is requested."""
     if requested is not None and requested > spec.max_position:
         raise ValueError(
@@ -154,7 +153,7 @@ def describe(checkpoint: GGUFFile | SafetensorsDirectory) -> ModelInfo:
         ) from None
 
 
-def _info(spec: DecoderSpec, sampling: dict[str, Any], eos_token_ids: list[Any]) -> ModelInfo:
+def _info(spec: ModelSpec, sampling: dict[str, Any], eos_token_ids: list[Any]) -> ModelInfo:
     present = [token for token in eos_token_ids if token is not None]
     for token in present:
         if type(token) is not int or not 0 <= token < spec.vocab_size:

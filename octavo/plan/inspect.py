@@ -17,14 +17,15 @@ from octavo.engine.build import activation_bytes, kv_cache_spec, scheduler_setti
 from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.kv.kv_groups import kv_groups, most_blocks, room_in_tokens
 from octavo.engine.kv.memory import num_kv_blocks
+from octavo.formats.arranged import AnyWeight
 from octavo.formats.checkpoint import open_checkpoint
 from octavo.formats.normalise import packed_bytes, runs_as
 from octavo.formats.on_load import rounded_on_load
 from octavo.formats.tensor import Encoding
-from octavo.formats.weight import Weight
 from octavo.machine.memory import Memory
 from octavo.model.decoder import trace
 from octavo.model.load import describe, resolve_max_model_len, resolve_model, rounds_on_load
+from octavo.model.spec import by_layer
 from octavo.model.weights import stored_weights
 from octavo.runtime.kv_cache import BLOCK_SIZE
 
@@ -47,16 +48,19 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as `octavo inspect` reports it; sizes in bytes."""
+    """A model as `octavo inspect` reports it; sizes in bytes.
+
+    What differs by layer is a list, an entry for each layer that has it.
+    """
 
     model: str
     family: str
     num_layers: int
     hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
+    num_heads: int | list[int]
+    num_kv_heads: int | list[int]
+    head_dim: int | list[int]
+    intermediate_size: int | list[int]
     vocab_size: int
     tie_embeddings: bool
     parameters: int
@@ -78,9 +82,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         yield f"{'model':<14}{self.model}"
         yield (
             f"{'architecture':<14}{self.family}, {self.num_layers} layers of {self.hidden_size}, "
-            f"{self.num_heads} heads of {self.head_dim} on {self.num_kv_heads} KV heads, "
-            f"MLP {self.intermediate_size}, {self.vocab_size:,} tokens"
-            f"{', tied embeddings' if self.tie_embeddings else ''}"
+            f"{_text(self.num_heads)} heads of {_text(self.head_dim)} "
+            f"on {_text(self.num_kv_heads)} KV heads, MLP {_text(self.intermediate_size)}, "
+            f"{self.vocab_size:,} tokens{', tied embeddings' if self.tie_embeddings else ''}"
         )
         yield f"{'parameters':<14}{self.parameters:,}"
         for names, forms in _runs(self.layers):
@@ -137,12 +141,12 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
         family=spec.family,
         num_layers=spec.num_layers,
         hidden_size=spec.hidden_size,
-        num_heads=spec.num_heads,
-        num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_dim,
-        intermediate_size=spec.intermediate_size,
+        num_heads=by_layer([each.num_heads for each in spec.attentions]),
+        num_kv_heads=by_layer([each.num_kv_heads for each in spec.attentions]),
+        head_dim=by_layer([each.head_dim for each in spec.attentions]),
+        intermediate_size=by_layer([each.mlp.width for each in spec.layers if each.mlp is not None]),
         vocab_size=spec.vocab_size,
-        tie_embeddings=spec.tie_embeddings,
+        tie_embeddings=spec.head.tied,
         parameters=sum(prod(each.shape) for each in stored.values()),
         stored_bytes=sum(each.stored_bytes for each in stored.values()),
         packed_bytes=packed,
@@ -161,26 +165,30 @@ def inspect_model(config: EngineConfig, memory: Memory) -> Inspection:
     )
 
 
-def _stored(weights: dict[str, Weight], name: str) -> Weight:
+def _text(values: int | list[int]) -> str:
+    """8, or 8-16 where layers differ."""
+    return str(values) if isinstance(values, int) else f"{min(values)}-{max(values)}"
+
+
+def _stored(weights: dict[str, AnyWeight], name: str) -> AnyWeight:
     """The weight `name`; tied, lm_head is the embedding."""
     return weights["embed.weight"] if name == "lm_head.weight" and name not in weights else weights[name]
 
 
-def _encoding(weight: Weight, dtype: str) -> Encoding:
+def _encoding(weight: AnyWeight, dtype: str) -> Encoding:
     return Encoding["F32"] if dtype == "float32" else runs_as(weight)
 
 
-def _packed_bytes(weight: Weight, dtype: str) -> int:
+def _packed_bytes(weight: AnyWeight, dtype: str) -> int:
     """What the native backend's copy of a matrix takes; biases, which are vectors, are not packed."""
     if len(weight.shape) == 1:
         return 0
-    rows, cols = weight.shape
-    return packed_bytes(_encoding(weight, dtype), rows, cols)
+    return packed_bytes(_encoding(weight, dtype), prod(weight.shape[:-1]), weight.shape[-1])
 
 
-def _layers(weights: dict[str, Weight], dtype: str) -> list[Layer]:
+def _layers(weights: dict[str, AnyWeight], dtype: str) -> list[Layer]:
     """The matrices by layer; vectors are float32 and few."""
-    by_layer: dict[str, list[Weight]] = {}
+    by_layer: dict[str, list[AnyWeight]] = {}
     for name, weight in weights.items():
         if len(weight.shape) > 1:
             parts = name.split(".")
@@ -189,7 +197,7 @@ def _layers(weights: dict[str, Weight], dtype: str) -> list[Layer]:
     return [Layer(name=name, forms=_forms(matrices, dtype)) for name, matrices in by_layer.items()]
 
 
-def _forms(matrices: list[Weight], dtype: str) -> list[Form]:
+def _forms(matrices: list[AnyWeight], dtype: str) -> list[Form]:
     count: Counter[tuple[str, str]] = Counter()
     parameters: Counter[tuple[str, str]] = Counter()
     stored_bytes: Counter[tuple[str, str]] = Counter()

@@ -94,7 +94,7 @@ def make_plan(config: PlanConfig, progress: Callable[[str], object] = lambda _: 
         return _plan_machine(config, progress)
     count, device = parse_devices(config.gpu)
     shape = shape_of(config.model)
-    max_model_len = _max_model_len(config, shape.max_position)
+    max_model_len = _max_model_len(config, shape.spec.max_position)
     memory = _memory(config, shape, device, count, max_model_len)
     budgets = _budgets(config, DEVICE_MAX_BATCHED_TOKENS)
     service, advice, max_tokens = None, [], budgets[0]
@@ -132,7 +132,7 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
     except ValueError as error:
         raise ValueError(f"{error}, or name devices (--gpu) to plan for a known name") from error
     shape = shape_of(path)
-    max_model_len = _max_model_len(config, shape.max_position)
+    max_model_len = _max_model_len(config, shape.spec.max_position)
     engine = EngineConfig(model=config.model, max_model_len=max_model_len, max_num_seqs=config.max_num_seqs)
     budgets = _budgets(config, MACHINE_MAX_BATCHED_TOKENS)
     engine = dataclasses.replace(engine, max_num_batched_tokens=budgets[0])
@@ -147,7 +147,7 @@ def _plan_machine(config: PlanConfig, progress: Callable[[str], object]) -> Plan
         weight_bytes=ready.weight_bytes,
         reserved_bytes=0.0,
         kv_cache_bytes=ready.kv_cache_bytes,
-        kv_bytes_per_token=block_bytes / BLOCK_SIZE * shape.num_layers / layers,
+        kv_bytes_per_token=block_bytes / BLOCK_SIZE * shape.spec.num_layers / layers,
         kv_block_bytes=block_bytes,
         kv_groups=groups,
         max_model_len=max_model_len,

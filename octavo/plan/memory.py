@@ -72,8 +72,8 @@ def device_memory(
     max_num_seqs: int,
 ) -> MemoryPlan:
     """The plan for `count` devices that share the model."""
-    activations = max_num_batched_tokens * 2 * (6 * shape.hidden_size + 2 * shape.intermediate_size)
-    logits = 4 * max_num_seqs * shape.vocab_size
+    activations = max_num_batched_tokens * 2 * (6 * shape.spec.hidden_size + 2 * shape.widest_mlp)
+    logits = 4 * max_num_seqs * shape.spec.vocab_size
     weight_bytes = shape.weight_bytes(bytes_per_weight)
     reserved = count * DEVICE_RESERVE + activations + logits
     usable = utilization * count * device.memory

@@ -1,77 +1,86 @@
-"""The sizes of a model that memory and speed follow from."""
+"""The numbers of a model that memory and speed follow from, counted in its Program."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from octavo.engine.kv.kv_groups import KVGroup, kv_groups
+from octavo.model.decoder import trace
 from octavo.model.load import read_spec
-from octavo.model.spec import DecoderSpec
-from octavo.runtime.kv_cache import BLOCK_SIZE, PagedKV
+from octavo.model.rope import Rope
+from octavo.model.spec import ModelSpec
+from octavo.model.uniform import uniform_decoder
+from octavo.runtime.kv_cache import BLOCK_SIZE
+from octavo.runtime.program import Program
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A decoder with grouped-query attention and gated MLPs, of whose experts each token takes a few.
+    """A model to plan for: its spec, and what is not in it.
 
-    `windows[i]` is how many tokens layer `i` sees, 0 for all; empty where all layers see all.
+    `experts` are how many a layer has and how many of them a token takes, each the MLP of the spec.
+    `stored_bytes` are those of the weights as their files have them; None for a model that is not here.
     """
 
     name: str
-    num_layers: int
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    max_position: int
-    tie_embeddings: bool = False
-    windows: tuple[int, ...] = ()
-    num_experts: int = 1
-    experts_per_token: int = 1
+    spec: ModelSpec
+    experts: tuple[int, int] = (1, 1)
     stored_bytes: int | None = None
-    """Bytes of the weights as their files have them; None for a model that is not here."""
+
+    @cached_property
+    def program(self) -> Program:
+        """What a step runs: everything below is counted in it."""
+        return trace(self.spec)
+
+    @cached_property
+    def _weights(self) -> tuple[int, int, int]:
+        """Values of the embedding, of the MLPs' matrices (one expert each), and of all other matrices."""
+        sizes = {name: prod(shape) for name, shape in self.program.weight_shapes.items() if len(shape) > 1}
+        embedding = sizes.pop("embed.weight")
+        mlps = sum(size for name, size in sizes.items() if ".mlp." in name)
+        return embedding, mlps, sum(sizes.values()) - mlps
 
     @property
     def linear_parameters(self) -> int:
         """Weights that a token is multiplied with: all but the embedding and the experts it does not take."""
-        attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
-        mlp = self.experts_per_token * self._expert
-        return self.num_layers * (attention + mlp) + self.hidden_size * self.vocab_size
+        _, mlps, others = self._weights
+        return others + self.experts[1] * mlps
 
     @property
     def parameters(self) -> int:
         """All weights; norms, biases and routers, which are few, are left out."""
-        embedding = 0 if self.tie_embeddings else self.hidden_size * self.vocab_size
-        others = self.num_layers * (self.num_experts - self.experts_per_token) * self._expert
-        return self.linear_parameters + embedding + others
+        embedding, mlps, others = self._weights
+        return others + self.experts[0] * mlps + (0 if self.spec.head.tied else embedding)
 
     @property
-    def _expert(self) -> int:
-        return 3 * self.hidden_size * self.intermediate_size
+    def attention_macs(self) -> int:
+        """Multiply-adds of a token's attention, in all layers, for each position that it sees."""
+        attentions = (each for each in self.program.instructions if each.op == "paged_attention")
+        return sum(each.inputs[0].cols + each.output.cols for each in attentions)
+
+    @property
+    def widest_mlp(self) -> int:
+        """Columns of the widest MLP."""
+        return max((each.mlp.width for each in self.spec.layers if each.mlp is not None), default=0)
 
     def share_read(self, num_tokens: int) -> float:
         """The share of the weights that a step of `num_tokens` reads, all experts being alike likely."""
-        unread = (1 - self.experts_per_token / self.num_experts) ** num_tokens
-        return 1 - unread * self.num_layers * self.num_experts * self._expert / self.parameters
+        count, taken = self.experts
+        unread = (1 - taken / count) ** num_tokens
+        return 1 - unread * count * self._weights[1] / self.parameters
 
     def kv_groups(self, max_model_len: int) -> tuple[KVGroup, ...]:
         """Which layers share a block table, as in the engine."""
-        layers = [
-            PagedKV(
-                num_kv_heads=self.num_kv_heads, key_dim=self.head_dim, value_dim=self.head_dim, window=window
-            )
-            for window in self.windows or (0,) * self.num_layers
-        ]
-        return kv_groups(layers, max_model_len)
+        return kv_groups(self.program.cache_layers, max_model_len)
 
     def kv_block_bytes(self, groups: tuple[KVGroup, ...], bytes_per_value: float = 2) -> float:
-        """A block of the pool: keys and values of 16 tokens in as many layers as the largest group has."""
-        layers = max(len(group.layers) for group in groups)
-        return 2 * layers * self.num_kv_heads * self.head_dim * BLOCK_SIZE * bytes_per_value
+        """A block of the pool: keys and values of 16 tokens in the layers of the largest group."""
+        return max(self._kv_values(group.layers) for group in groups) * BLOCK_SIZE * bytes_per_value
 
     def weight_bytes(self, bytes_per_weight: float) -> int:
         """What the weights take: as stored where they are, else at `bytes_per_weight`."""
@@ -80,12 +89,17 @@ class ModelShape:
         return round(self.parameters * bytes_per_weight)
 
     def kv_cache_bytes(self, num_tokens: int, batch: int = 1, bytes_per_value: float = 2) -> float:
-        """2 x L x H_kv x d_h x S x B x bytes: keys and values of `batch` sequences of `num_tokens` each.
+        """The keys and values of `batch` sequences of `num_tokens` each: 2 x H_kv x d_h of every layer.
 
-        Of every layer: what layers with a window need not keep is in it.
+        What layers with a window need not keep is in it.
         """
-        values = 2 * self.num_layers * self.num_kv_heads * self.head_dim
+        values = self._kv_values(range(len(self.program.cache_layers)))
         return values * num_tokens * batch * bytes_per_value
+
+    def _kv_values(self, layers: Iterable[int]) -> int:
+        """Keys and values of a token in these cache layers."""
+        own = (self.program.cache_layers[layer] for layer in layers)
+        return sum(each.num_kv_heads * (each.key_dim + each.value_dim) for each in own)
 
 
 def shape_of(model: str) -> ModelShape:
@@ -95,7 +109,7 @@ def shape_of(model: str) -> ModelShape:
     """
     path = Path(model).expanduser()
     if model and path.exists():
-        return _from_spec(model, read_spec(path), _stored_bytes(path))
+        return ModelShape(name=model, spec=read_spec(path), stored_bytes=_stored_bytes(path))
     name = model.rsplit("/", 1)[-1].lower()
     for suffix in ("-instruct", "-chat", "-it"):
         name = name.removesuffix(suffix)
@@ -105,23 +119,6 @@ def shape_of(model: str) -> ModelShape:
     known = ", ".join(near or KNOWN)
     raise ValueError(
         f"model (--model): {model!r} is neither a path nor a name that is known, such as {known}"
-    )
-
-
-def _from_spec(name: str, spec: DecoderSpec, stored_bytes: int) -> ModelShape:
-    return ModelShape(
-        name=name,
-        num_layers=spec.num_layers,
-        hidden_size=spec.hidden_size,
-        num_heads=spec.num_heads,
-        num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_dim,
-        intermediate_size=spec.intermediate_size,
-        vocab_size=spec.vocab_size,
-        max_position=spec.max_position,
-        tie_embeddings=spec.tie_embeddings,
-        windows=spec.windows,
-        stored_bytes=stored_bytes,
     )
 
 
@@ -139,10 +136,13 @@ def _known(
     full_every: int = 1,
     experts: tuple[int, int] = (1, 1),
 ) -> ModelShape:
-    """`window` is that of all layers but each `full_every`-th; `experts`: how many, and a token's."""
+    """Sizes alone: nothing that a plan counts depends on the rest of such a model.
+
+    `window` is that of all layers but each `full_every`-th; `experts`: how many, and a token's.
+    """
     layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, positions = sizes
-    return ModelShape(
-        name=name,
+    spec = uniform_decoder(
+        family=name,
         num_layers=layers,
         hidden_size=hidden,
         num_heads=heads,
@@ -151,11 +151,12 @@ def _known(
         intermediate_size=intermediate,
         vocab_size=vocab,
         max_position=positions,
+        norm_eps=1e-6,
+        rope=Rope(dim=head_dim, theta=10_000.0),
         tie_embeddings=tied,
-        windows=tuple(window if layer % full_every < full_every - 1 else 0 for layer in range(layers)),
-        num_experts=experts[0],
-        experts_per_token=experts[1],
     )
+    windows = tuple(window if layer % full_every < full_every - 1 else 0 for layer in range(layers))
+    return ModelShape(name=name, spec=spec.with_windows(windows), experts=experts)
 
 
 _LLAMA3_VOCAB = 128_256

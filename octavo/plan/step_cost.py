@@ -54,7 +54,7 @@ class Roofline:
         read = weights + work.num_keys * shape.kv_cache_bytes(1, 1, self.kv_bytes_per_value)
         reading = read / (self.count * device.bandwidth * REACHED_BANDWIDTH)
         linear = 2 * shape.linear_parameters * work.num_tokens
-        attention = 4 * shape.num_layers * shape.num_heads * shape.head_dim * work.num_pairs
+        attention = 2 * shape.attention_macs * work.num_pairs
         rate = device.flops_8bit if self.eight_bit else device.flops_16bit
         computing = (linear / rate + attention / device.flops_16bit) / (self.count * REACHED_FLOPS)
         return max(reading, computing) + self._communication(work.num_tokens) + STEP_OVERHEAD
@@ -66,6 +66,6 @@ class Roofline:
     def _communication(self, num_tokens: int) -> float:
         if self.count == 1:
             return 0.0
-        values = num_tokens * self.shape.hidden_size
+        values = num_tokens * self.shape.spec.hidden_size
         sent = 2 * (self.count - 1) / self.count * values * 2  # a ring's, of 2 bytes a value
-        return 2 * self.shape.num_layers * (ALL_REDUCE_LATENCY + sent / (self.device.link_bandwidth / 2))
+        return 2 * self.shape.spec.num_layers * (ALL_REDUCE_LATENCY + sent / (self.device.link_bandwidth / 2))

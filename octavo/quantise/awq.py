@@ -16,7 +16,7 @@ from octavo.formats.groups import Floats, Groups
 from octavo.formats.rounding import GROUP
 from octavo.formats.scaling import Scaling
 from octavo.model.decoder import trace
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.quantise.calibration import CalibrationRun, Linear, Sequences
 from octavo.quantise.folding import Fold, folds
 
@@ -29,7 +29,7 @@ _MOST_ROWS, _MOST_TOKENS = 512, 512
 
 
 def awq_scalings(
-    spec: DecoderSpec,
+    spec: ModelSpec,
     weights: Mapping[str, Floats],
     sequences: Sequences,
     round_rows: Rounding,

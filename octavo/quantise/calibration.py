@@ -13,7 +13,7 @@ import numpy as np
 
 from octavo.formats.groups import Floats
 from octavo.model.decoder import trace
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.quantise.source import Source
 from octavo.runtime.backend import Batch
 from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
@@ -34,15 +34,15 @@ class Linear:
 class CalibrationRun:
     """One pass of the model of `weights` over `sequences` of token ids, in float32 with NumPy."""
 
-    def __init__(self, spec: DecoderSpec, weights: Mapping[str, Floats], sequences: Sequences) -> None:
+    def __init__(self, spec: ModelSpec, weights: Mapping[str, Floats], sequences: Sequences) -> None:
         self._weights = weights
         self._program = trace(spec)
         self._batch = _batch(sequences)
         self._replaced: dict[str, Floats] = {}
-        rope = spec.rope.table(max(len(each) for each in sequences))
+        tables = spec.tables(max(len(each) for each in sequences))
         self._run = _Executable(
             KVCacheSpec(self._program.cache_layers, "float32"),
-            _Overlaid(weights, {"rope": rope}, self._replaced),
+            _Overlaid(weights, tables, self._replaced),
         )
         self._run.allocate_kv_cache(int(self._batch.block_tables.max()) + 1)
 

@@ -15,7 +15,7 @@ from octavo.formats.gguf import GGUFFile
 from octavo.formats.groups import Floats
 from octavo.model.load import ModelInfo
 from octavo.model.rope import LinearScaling, Llama3Scaling, Rope, YarnScaling, yarn_attention_factor
-from octavo.model.spec import DecoderSpec
+from octavo.quantise.described import described as described_fields
 from octavo.quantise.gguf_output import encode_pair
 from octavo.tokenizer.gguf import CONTROL, NORMAL, USER_DEFINED
 from octavo.tokenizer.pretokenizers import PRE_TOKENIZATIONS
@@ -47,26 +47,27 @@ def described(
         raise ValueError(f"octavo writes no GGUF of a {spec.family} model; write safetensors")
     if len(set(spec.windows)) > 1:
         raise ValueError("GGUF has no place for attention windows that differ by layer; write safetensors")
-    arch = ARCHITECTURES[spec.family]
+    arch, model = ARCHITECTURES[spec.family], described_fields(spec)
+    attention, rope = model.attention, model.rope
     pairs: dict[str, Any] = {
         "general.architecture": arch,
         "general.name": name,
         f"{arch}.block_count": spec.num_layers,
-        f"{arch}.context_length": _described_length(spec),
+        f"{arch}.context_length": model.context_length,
         f"{arch}.embedding_length": spec.hidden_size,
-        f"{arch}.feed_forward_length": spec.intermediate_size,
-        f"{arch}.attention.head_count": spec.num_heads,
-        f"{arch}.attention.head_count_kv": spec.num_kv_heads,
-        f"{arch}.attention.key_length": spec.head_dim,
-        f"{arch}.attention.value_length": spec.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": float(spec.norm_eps),
-        f"{arch}.rope.dimension_count": spec.rope.dim,
-        f"{arch}.rope.freq_base": float(spec.rope.theta),
+        f"{arch}.feed_forward_length": model.mlp.width,
+        f"{arch}.attention.head_count": attention.num_heads,
+        f"{arch}.attention.head_count_kv": attention.num_kv_heads,
+        f"{arch}.attention.key_length": attention.head_dim,
+        f"{arch}.attention.value_length": attention.head_dim,
+        f"{arch}.attention.layer_norm_rms_epsilon": float(model.norm_eps),
+        f"{arch}.rope.dimension_count": rope.dim,
+        f"{arch}.rope.freq_base": float(rope.theta),
         f"{arch}.vocab_size": spec.vocab_size,
     }
     if spec.windows[0]:
         pairs[f"{arch}.attention.sliding_window"] = spec.windows[0]
-    scaling, vectors = _rope(spec.rope, arch)
+    scaling, vectors = _rope(rope, arch)
     pairs |= scaling | _tokenizer(tokenizer, spec.vocab_size, info.eos_token_ids)
     return [*(encode_pair(key, value) for key, value in pairs.items()), *_own(file_type)], vectors
 
@@ -76,13 +77,6 @@ def _own(file_type: int) -> list[bytes]:
         encode_pair("general.file_type", file_type),
         encode_pair("general.quantization_version", _QUANTISATION_VERSION),
     ]
-
-
-def _described_length(spec: DecoderSpec) -> int:
-    """The context length that `Rope.max_position` makes the model's of."""
-    if isinstance(spec.rope.scaling, LinearScaling):
-        return round(spec.max_position / spec.rope.scaling.factor)
-    return spec.max_position
 
 
 def _rope(rope: Rope, arch: str) -> tuple[dict[str, Any], dict[str, Floats]]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from octavo.formats.arranged import AnyWeight
 from octavo.formats.gguf import TYPE_NUMBERS, GGUFFile
 from octavo.formats.groups import Floats
-from octavo.formats.weight import Weight
-from octavo.model.families.names import GGUF_NAMES, checkpoint_name
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.forms import Arrays, Blocks, Plain
+from octavo.quantise.layout import Layout
 from octavo.quantise.partial_file import PartialFile
 from octavo.quantise.scheme import Q8_0, Scheme, plain_scheme, scheme_of
 
@@ -28,25 +29,25 @@ class GGUFOutput:
     """The file `path`; see `octavo.quantise.output.Output`.
 
     `metadata` are encoded pairs, `vectors` more tensors than `stored` has, by the names of the file.
-    `interleaved` says whether the rows of q and k are written in the order of interleaved rotary pairs.
     """
 
     def __init__(
         self,
         path: Path,
-        stored: Mapping[str, Weight],
+        stored: Mapping[str, AnyWeight],
+        layout: Layout,
         config: QuantiseConfig,
         metadata: Sequence[bytes],
         vectors: Mapping[str, Floats],
-        interleaved: bool,
         job: str,
     ) -> None:
         self.path = path
-        self._interleaved = interleaved
+        self._layout = layout
+        self._num_rows = {name: weight.shape[0] for name, weight in stored.items()}
         self._linear = scheme_of(config)
         self._schemes = {name: self._scheme_of(name, weight, config) for name, weight in stored.items()}
         infos = {
-            checkpoint_name(GGUF_NAMES, name): (weight.shape, *self._size(name, weight))
+            layout.tensor_name(name): (weight.shape, *self._size(name, weight))
             for name, weight in stored.items()
         }
         infos |= {name: (values.shape, "F32", values.nbytes) for name, values in vectors.items()}
@@ -81,25 +82,27 @@ class GGUFOutput:
         self._file.write(name, arrays)
 
     def values(self, name: str) -> Floats:
-        """What was written, read as any checkpoint is: rows as in the file."""
-        return GGUFFile(self._file.readable).tensor(checkpoint_name(GGUF_NAMES, name)).to_float32()
+        """What was written, read as any checkpoint is."""
+        values = GGUFFile(self._file.readable).tensor(self._layout.tensor_name(name)).to_float32()
+        order = self.row_order(name)
+        return values if order is None else values[np.argsort(order)]
 
-    def stored_order(self, name: str) -> bool:
-        """Whether `name` is q or k of a family whose files interleave rotary pairs."""
-        return self._interleaved and (".attn.q." in name or ".attn.k." in name)
+    def row_order(self, name: str) -> NDArray[np.intp] | None:
+        """As `Output.row_order`."""
+        return self._layout.row_order(name, self._num_rows[name])
 
     def finish(self) -> None:
         """Name the file."""
         self._file.finish()
 
-    def _scheme_of(self, name: str, weight: Weight, config: QuantiseConfig) -> Scheme:
+    def _scheme_of(self, name: str, weight: AnyWeight, config: QuantiseConfig) -> Scheme:
         if len(weight.shape) == 1:
             return plain_scheme("F32")
         quantised = isinstance(self._linear.form, Blocks)
         wanted = self._linear if name.startswith("layers.") or not quantised else Q8_0
         return wanted if weight.shape[-1] % wanted.size == 0 else plain_scheme("F16")
 
-    def _size(self, name: str, weight: Weight) -> tuple[str, int]:
+    def _size(self, name: str, weight: AnyWeight) -> tuple[str, int]:
         """The type and the bytes of a tensor."""
         form = self._schemes[name].form
         (piece,) = form.pieces(weight.shape)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.formats.groups import Floats, Groups
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.quantise.calibration import CalibrationRun, Sequences
 from octavo.quantise.scheme import Scheme
 
@@ -33,7 +33,7 @@ Written = Callable[[str], Floats | None]
 
 
 def gptq_linears(
-    spec: DecoderSpec,
+    spec: ModelSpec,
     weights: Mapping[str, Floats],
     sequences: Sequences,
     scheme: Scheme,

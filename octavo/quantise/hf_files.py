@@ -8,7 +8,7 @@ from typing import Any
 
 from octavo.model.load import ModelInfo
 from octavo.model.rope import LinearScaling, Rope, YarnScaling
-from octavo.model.spec import DecoderSpec
+from octavo.quantise.described import described
 from octavo.quantise.safetensors_output import write_json
 from octavo.tokenizer.tokenizer import Tokenizer
 
@@ -45,40 +45,36 @@ def config_of(info: ModelInfo, tokenizer: Tokenizer, dtype: str) -> dict[str, An
     family = "mistral" if spec.family == "llama" and any(spec.windows) else spec.family
     if family not in _ARCHITECTURES:
         raise ValueError(f"octavo writes no config.json of a {family} model from a GGUF file; write GGUF")
+    model = described(spec)
+    attention, rope = model.attention, model.rope
     config: dict[str, Any] = {
         "architectures": [f"{_ARCHITECTURES[family]}ForCausalLM"],
         "model_type": family,
-        "hidden_act": "silu",
+        "hidden_act": model.mlp.activation,
         "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
+        "intermediate_size": model.mlp.width,
         "num_hidden_layers": spec.num_layers,
-        "num_attention_heads": spec.num_heads,
-        "num_key_value_heads": spec.num_kv_heads,
-        "head_dim": spec.head_dim,
+        "num_attention_heads": attention.num_heads,
+        "num_key_value_heads": attention.num_kv_heads,
+        "head_dim": attention.head_dim,
         "vocab_size": spec.vocab_size,
-        "max_position_embeddings": _described_length(spec),
-        "rms_norm_eps": spec.norm_eps,
-        "rope_theta": spec.rope.theta,
-        "tie_word_embeddings": spec.tie_embeddings,
+        "max_position_embeddings": model.context_length,
+        "rms_norm_eps": model.norm_eps,
+        "rope_theta": rope.theta,
+        "tie_word_embeddings": spec.head.tied,
         "torch_dtype": dtype,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": info.eos_token_ids[:1][0] if info.eos_token_ids else None,
     }
-    if (scaling := _rope_scaling(spec.rope)) is not None:
+    if (scaling := _rope_scaling(rope)) is not None:
         config["rope_scaling"] = scaling
     if any(spec.windows):
         config["sliding_window"] = spec.windows[0]
     if family == "llama":
-        config |= {"attention_bias": spec.qkv_bias, "mlp_bias": spec.mlp_bias}
+        config |= {"attention_bias": attention.qkv_bias, "mlp_bias": model.mlp.bias}
     elif family == "qwen3":
-        config["attention_bias"] = spec.qkv_bias
+        config["attention_bias"] = attention.qkv_bias
     return config
-
-
-def _described_length(spec: DecoderSpec) -> int:
-    if isinstance(spec.rope.scaling, LinearScaling):
-        return round(spec.max_position / spec.rope.scaling.factor)
-    return spec.max_position
 
 
 def _rope_scaling(rope: Rope) -> dict[str, Any] | None:

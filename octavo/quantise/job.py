@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import CHUNK_VALUES
 from octavo.model.decoder import trace
-from octavo.model.families.registry import family_of
+from octavo.model.families.registry import family_of, family_of_gguf
 from octavo.model.load import ModelInfo, describe, resolve_model
 from octavo.quantise import gguf_metadata, hf_files
 from octavo.quantise.awq import awq_scalings
@@ -33,6 +32,7 @@ from octavo.quantise.config import GGUF_FORMATS, QuantiseConfig
 from octavo.quantise.forms import Arrays, Plain, plain
 from octavo.quantise.gguf_output import FILE_TYPES, GGUFOutput
 from octavo.quantise.gptq import gptq_linears
+from octavo.quantise.layout import Layout
 from octavo.quantise.output import Output
 from octavo.quantise.safetensors_output import SafetensorsOutput
 from octavo.quantise.sample_text import SAMPLE_TEXT
@@ -117,30 +117,30 @@ def _open_output(
             if isinstance(checkpoint, SafetensorsDirectory)
             else hf_files.config_of(info, tokenizer, "float32" if config.format == "f32" else "float16")
         )
-        return SafetensorsOutput(target, source.stored, config, hf_config, job)
+        layout = Layout(family_of(checkpoint).hf_weights, info.spec, source.stored)
+        return SafetensorsOutput(target, source.stored, layout, config, hf_config, job)
     file_type = FILE_TYPES[config.format.removeprefix("gguf-").upper()]
     vectors: dict[str, Floats] = {}
     if isinstance(checkpoint, GGUFFile):
         metadata = gguf_metadata.copied(checkpoint, file_type)
         if "rope_freqs.weight" in checkpoint.tensors:
             vectors["rope_freqs.weight"] = checkpoint.tensor("rope_freqs.weight").to_float32()
-        interleaved = family_of(checkpoint).gguf_interleaved
+        family = family_of(checkpoint)
     else:
         metadata, vectors = gguf_metadata.described(info, tokenizer, checkpoint.path.name, file_type)
-        interleaved = gguf_metadata.ARCHITECTURES[info.spec.family] == "llama"
-    return GGUFOutput(target, source.stored, config, metadata, vectors, interleaved, job)
+        family = family_of_gguf(gguf_metadata.ARCHITECTURES[info.spec.family])
+    layout = Layout(family.gguf_weights, info.spec, source.stored)
+    return GGUFOutput(target, source.stored, layout, config, metadata, vectors, job)
 
 
 def _rounded(source: Source, name: str, output: Output, scaling: Scaling) -> Arrays:
     """The weight `name` as its form's arrays, made a slice of rows at a time."""
     scheme = output.scheme(name)
-    shape = source.shape(name)
+    shape, order = source.shape(name), output.row_order(name)
+    rows = np.arange(shape[0]) if order is None else order
     if len(shape) == 1:
         assert isinstance(scheme.form, Plain)
-        return [plain(scaling.apply(source[name]), scheme.form.dtype)]
-    rows = np.arange(shape[0])
-    if output.stored_order(name):
-        rows = np.argsort(source.row_order(name))
+        return [plain(scaling.apply(source[name])[rows], scheme.form.dtype)]
     step = max(8, CHUNK_VALUES * 4 // shape[1] // 8 * 8)
     parts = []
     for start in range(0, len(rows), step):
@@ -167,8 +167,8 @@ def _write_gptq(
 
     def write(name: str, groups: Groups) -> None:
         nonlocal done
-        if output.stored_order(name):
-            groups = _take_rows(groups, np.argsort(source.row_order(name)))
+        if (order := output.row_order(name)) is not None:
+            groups = groups.take(order)
         output.write(name, output.scheme(name).form.encode(groups))
         done += 1
         report("GPTQ", done, len(linears))
@@ -179,19 +179,9 @@ def _write_gptq(
             return None
         done += 1
         report("GPTQ", done, len(linears))
-        values = output.values(name)
-        return values[source.row_order(name)] if output.stored_order(name) else values
+        return output.values(name)
 
     gptq_linears(source.spec, source, _sequences(config, source, tokenizer), first, write, written)
-
-
-def _take_rows(groups: Groups, order: np.ndarray[Any, Any]) -> Groups:
-    return Groups(
-        groups.codes[order],
-        groups.scales[order],
-        None if groups.zeros is None else groups.zeros[order],
-        None if groups.minimums is None else groups.minimums[order],
-    )
 
 
 def _scalings_file(target: Path) -> Path:

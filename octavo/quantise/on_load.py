@@ -8,7 +8,7 @@ from octavo.formats.groups import Floats, Groups
 from octavo.formats.rounding import GROUP, round_int4
 from octavo.formats.safetensors import SafetensorsDirectory
 from octavo.formats.scaling import Scaling
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.quantise.awq import awq_scalings
 from octavo.quantise.sample_text import SAMPLE_TEXT
 from octavo.quantise.source import Source
@@ -16,7 +16,7 @@ from octavo.tokenizer.load import load_tokenizer
 
 
 def calibrated(
-    checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec, config: EngineConfig
+    checkpoint: GGUFFile | SafetensorsDirectory, spec: ModelSpec, config: EngineConfig
 ) -> dict[str, Scaling]:
     """The scalings of AWQ on the text that octavo brings along, in a few seconds for 100 million weights."""
     token_ids = load_tokenizer(checkpoint.path, config.tokenizer).encode(SAMPLE_TEXT)

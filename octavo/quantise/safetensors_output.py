@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from octavo.formats.arranged import AnyWeight, source_of
 from octavo.formats.fields import Fields
 from octavo.formats.groups import Floats
 from octavo.formats.quantised.compressed_tensors import COMPRESSED_TENSORS
@@ -19,10 +21,10 @@ from octavo.formats.quantised.method import Parts
 from octavo.formats.raw_array import DTYPES
 from octavo.formats.safetensors import SafetensorsFile
 from octavo.formats.tensor import Encoding
-from octavo.formats.weight import QuantisedWeight, Weight
-from octavo.model.families.names import HF_NAMES, checkpoint_name
+from octavo.formats.weight import QuantisedWeight
 from octavo.quantise.config import QuantiseConfig
 from octavo.quantise.forms import Arrays, Float8, Packed, Piece
+from octavo.quantise.layout import Layout
 from octavo.quantise.partial_file import PartialFile
 from octavo.quantise.scheme import Scheme, plain_scheme, scheme_of
 
@@ -37,12 +39,14 @@ class SafetensorsOutput:
     def __init__(
         self,
         path: Path,
-        stored: Mapping[str, Weight],
+        stored: Mapping[str, AnyWeight],
+        layout: Layout,
         config: QuantiseConfig,
         hf_config: dict[str, Any],
         job: str,
     ) -> None:
         self.path = path
+        self._layout = layout
         self._hf_config = hf_config
         self._linear = scheme_of(config)
         self._schemes = {name: self._scheme_of(name, weight, config) for name, weight in stored.items()}
@@ -75,17 +79,19 @@ class SafetensorsOutput:
     def values(self, name: str) -> Floats:
         """What was written, read as any checkpoint is."""
         file = SafetensorsFile(self._shards[name].readable)
-        names = self._tensor_names(name)
+        names, order = self._tensor_names(name), self.row_order(name)
         if len(names) == 1:
-            return file.tensor(next(iter(names))).to_float32()
-        module = _hf_name(name).removesuffix(".weight")
-        arrays = {piece.suffix: file.array(module + piece.suffix) for piece in self._pieces[name]}
-        parts = Parts(file.path, module, arrays)
-        return COMPRESSED_TENSORS.read(parts, Fields(self._quantization_config())).to_float32()
+            values = file.tensor(next(iter(names))).to_float32()
+        else:
+            module = self._layout.tensor_name(name).removesuffix(".weight")
+            arrays = {piece.suffix: file.array(module + piece.suffix) for piece in self._pieces[name]}
+            parts = Parts(file.path, module, arrays)
+            values = COMPRESSED_TENSORS.read(parts, Fields(self._quantization_config())).to_float32()
+        return values if order is None else values[np.argsort(order)]
 
-    def stored_order(self, name: str) -> bool:
-        """Rows are as octavo runs them."""
-        return False
+    def row_order(self, name: str) -> NDArray[np.intp] | None:
+        """As `Output.row_order`."""
+        return self._layout.row_order(name, self._pieces[name][0].shape[0])
 
     def finish(self) -> None:
         """Name the shards, write their index, and config.json."""
@@ -107,7 +113,7 @@ class SafetensorsOutput:
             return
         write_json(self.path / "config.json", settings | {"quantization_config": self._quantization_config()})
 
-    def _scheme_of(self, name: str, weight: Weight, config: QuantiseConfig) -> Scheme:
+    def _scheme_of(self, name: str, weight: AnyWeight, config: QuantiseConfig) -> Scheme:
         linear = name.startswith("layers.") and len(weight.shape) > 1
         if linear and weight.shape[-1] % self._linear.size == 0:
             return self._linear
@@ -124,7 +130,7 @@ class SafetensorsOutput:
     def _quantization_config(self) -> dict[str, Any]:
         """As LLM Compressor writes it: https://github.com/vllm-project/compressed-tensors."""
         ignored = [
-            _hf_name(name).removesuffix(".weight")
+            self._layout.tensor_name(name).removesuffix(".weight")
             for name, scheme in self._schemes.items()
             if name.startswith("layers.")
             and len(self._pieces[name][0].shape) > 1
@@ -163,7 +169,7 @@ class SafetensorsOutput:
 
     def _tensor_names(self, name: str) -> dict[str, Piece]:
         """The tensors that `name` becomes."""
-        hf_name = _hf_name(name)
+        hf_name = self._layout.tensor_name(name)
         return {
             hf_name.removesuffix(".weight") + piece.suffix if piece.suffix else hf_name: piece
             for piece in self._pieces[name]
@@ -212,8 +218,9 @@ class SafetensorsOutput:
         return PartialFile(file, head, spans, len(head) + position, job)
 
 
-def kept_dtype(weight: Weight) -> str:
+def kept_dtype(weight: AnyWeight) -> str:
     """What a weight that is not rounded is written as: as stored, or where it is quantised F16."""
+    weight = source_of(weight)
     if isinstance(weight, QuantisedWeight) or weight.encoding not in _FLOATS:
         return "F16"
     return str(weight.encoding.value)
@@ -224,7 +231,3 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _hf_name(name: str) -> str:
-    return checkpoint_name(HF_NAMES, name)

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.formats.arranged import AnyWeight, some_rows, source_of
 from octavo.formats.gguf import GGUFFile
 from octavo.formats.groups import Floats
 from octavo.formats.safetensors import SafetensorsDirectory
-from octavo.formats.tensor import Tensor
-from octavo.formats.weight import ROWS_TOGETHER, Weight, drop_source
-from octavo.model.families.registry import family_of
-from octavo.model.spec import DecoderSpec
-from octavo.model.weights import half_split_order, stored_weights
+from octavo.formats.weight import drop_source
+from octavo.model.spec import ModelSpec
+from octavo.model.weights import stored_weights
 
 
 class Source(Mapping[str, Floats]):
@@ -25,16 +24,14 @@ class Source(Mapping[str, Floats]):
     no more stays in memory than the weight that was asked for last. Raises ValueError as `stored_weights`.
     """
 
-    def __init__(self, checkpoint: GGUFFile | SafetensorsDirectory, spec: DecoderSpec) -> None:
+    def __init__(self, checkpoint: GGUFFile | SafetensorsDirectory, spec: ModelSpec) -> None:
         self.path: Path = checkpoint.path
         self.spec = spec
-        self.stored: dict[str, Weight] = stored_weights(checkpoint, spec)
-        self._latest: Weight | None = None
-        self._interleaved = isinstance(checkpoint, GGUFFile) and family_of(checkpoint).gguf_interleaved
+        self.stored: dict[str, AnyWeight] = stored_weights(checkpoint, spec)
+        self._latest: AnyWeight | None = None
 
     def __getitem__(self, name: str) -> Floats:
-        values = self._weight(name).to_float32()
-        return values[self.row_order(name)] if self.is_interleaved(name) else values
+        return self._weight(name).to_float32()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
@@ -48,27 +45,13 @@ class Source(Mapping[str, Floats]):
 
     def rows(self, name: str, rows: NDArray[np.intp]) -> Floats:
         """Some rows of a matrix, in any order: `[len(rows), cols]`."""
-        weight = self._weight(name)
-        if self.is_interleaved(name):
-            rows = self.row_order(name)[rows]
-        if isinstance(weight, Tensor):
-            return weight.take_rows(rows).to_float32()
-        first = int(rows.min()) // ROWS_TOGETHER * ROWS_TOGETHER
-        return weight.read(slice(first, int(rows.max()) + 1)).values()[rows - first]
+        return some_rows(self._weight(name), rows)
 
-    def is_interleaved(self, name: str) -> bool:
-        """Whether the checkpoint has the rows of `name` in the order of interleaved rotary pairs."""
-        return self._interleaved and (".attn.q." in name or ".attn.k." in name)
-
-    def row_order(self, name: str) -> NDArray[np.intp]:
-        """Which interleaved row each row of q or k is."""
-        return half_split_order(self.shape(name)[0], self.spec.head_dim)
-
-    def _weight(self, name: str) -> Weight:
-        if name == "lm_head.weight" and self.spec.tie_embeddings:
+    def _weight(self, name: str) -> AnyWeight:
+        if name == "lm_head.weight" and self.spec.head.tied:
             name = "embed.weight"
         weight = self.stored[name]
         if self._latest is not None and self._latest is not weight:
-            drop_source(self._latest)
+            drop_source(source_of(self._latest))
         self._latest = weight
         return weight

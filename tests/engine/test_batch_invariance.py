@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import numpy as np
@@ -27,7 +26,7 @@ from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import SchedulerSettings
 from octavo.formats.tensor import Encoding
 from octavo.model.decoder import trace
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 from octavo.runtime.backend import Backend, Limits, LogitsExecutable
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.reference import ReferenceBackend
@@ -49,7 +48,7 @@ def compile_llama(
     encoding: Encoding,
     kv_dtype: str,
     limits: Limits,
-    spec: DecoderSpec = SPEC,
+    spec: ModelSpec = SPEC,
     groups: tuple[KVGroup, ...] = (KVGroup(),),
 ) -> LogitsExecutable:
     model = random_llama(encoding, MAX_MODEL_LEN, spec)
@@ -60,7 +59,7 @@ def compile_llama(
 
 
 def engine_factory(
-    backend: Backend, encoding: Encoding, kv_dtype: str = "float16", spec: DecoderSpec = SPEC
+    backend: Backend, encoding: Encoding, kv_dtype: str = "float16", spec: ModelSpec = SPEC
 ) -> EngineFactory:
     """Makes engines of the random Llama, each compiled for the largest step of its settings."""
 
@@ -98,14 +97,14 @@ def test_batch_invariance(
     check_batch_invariance(native_factory(encoding, 2), alone, engine, batch, data)
 
 
-WINDOWS = dataclasses.replace(SPEC, windows=(21, 24))
+WINDOWS = SPEC.with_windows((21, 24))
 
 
 @pytest.mark.parametrize("spec", [WINDOWS, HYBRID], ids=["windows", "hybrid"])
 @settings(max_examples=8, deadline=None)
 @given(batch=requests(most=8, **SIZES), data=st.data())
 def test_blocks_out_of_the_window_are_not_missed(
-    spec: DecoderSpec, batch: list[AddRequest], data: st.DataObject
+    spec: ModelSpec, batch: list[AddRequest], data: st.DataObject
 ):
     """Alone with every block of every layer kept."""
     groups = kv_groups(trace(spec).cache_layers, MAX_MODEL_LEN)

@@ -42,7 +42,9 @@ def test_backends_build_and_agree(caplog: pytest.LogCaptureFixture):
         )
         ready = engine.ready()
         assert (ready.num_blocks, ready.max_model_len) == (20, 128)
-        assert ready.kv_cache_bytes == 20 * 16 * 2 * SPEC.kv_cols * 4  # A block is of one layer of the two.
+        assert (
+            ready.kv_cache_bytes == 20 * 16 * 2 * SPEC.attentions[0].kv_cols * 4
+        )  # A block is of one layer of the two.
         assert ready.weight_bytes > 0
         assert (ready.isa == "numpy") == (backend == "reference")
         tokens[backend] = generate(engine, [5, 6, 7])

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from octavo.model.decoder import trace
+from octavo.model.parts.norm import RMSNorm
 from octavo.model.rope import Rope
-from octavo.model.spec import DecoderSpec
-from octavo.model.weights import weight_shapes
+from octavo.model.uniform import uniform_decoder
+from octavo.model.weights import stored_shapes
 from octavo.runtime.program import Rows
 
-SPEC = DecoderSpec(
-    family="test",
-    num_layers=3,
-    hidden_size=32,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    intermediate_size=96,
-    vocab_size=50,
-    max_position=64,
-    norm_eps=1e-6,
-    rope=Rope(dim=16, theta=1e4),
-    windows=(0, 7, 0),
-)
+SIZES = {
+    "family": "test",
+    "num_layers": 3,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "vocab_size": 50,
+    "max_position": 64,
+    "norm_eps": 1e-6,
+    "rope": Rope(dim=16, theta=1e4),
+}
+LINEARS = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")
+NORMS = {"attn_norm.weight", "mlp_norm.weight"}
+SPEC = uniform_decoder(**SIZES).with_windows((0, 7, 0))
 
 
 @pytest.mark.parametrize(
-    "traits",
+    ("spec", "parts"),
     [
-        {},
-        {"qkv_bias": True},
-        {"output_bias": True, "mlp_bias": True},
-        {"qk_norm": True},
-        {"tie_embeddings": True},
-        {"num_layers": 1, "windows": (0,)},
+        (SPEC, set()),
+        (SPEC.with_attention(qkv_bias=True), {"attn.q.bias", "attn.k.bias", "attn.v.bias"}),
+        (SPEC.with_attention(output_bias=True), {"attn.o.bias"}),
+        (SPEC.with_mlp(bias=True), {"mlp.gate.bias", "mlp.up.bias", "mlp.down.bias"}),
+        (SPEC.with_attention(qk_norm=RMSNorm(1e-6)), {"attn.q_norm.weight", "attn.k_norm.weight"}),
+        (uniform_decoder(**SIZES | {"tie_embeddings": True, "num_layers": 1}), set()),
     ],
-    ids=str,
+    ids=["plain", "qkv bias", "output bias", "mlp bias", "qk norm", "tied"],
 )
-def test_reads_each_weight_that_a_checkpoint_holds(traits):
-    spec = replace(SPEC, **traits)
-    program = trace(spec)
-    assert set(program.weight_names) == {*weight_shapes(spec), "lm_head.weight", "rope"}
+def test_reads_each_weight_that_a_checkpoint_holds(spec, parts):
+    program, stored = trace(spec), set(stored_shapes(spec))
+    assert set(program.weight_names) == {*stored, "lm_head.weight", "rope.full"}
+    linears = {f"{part}.weight" for part in LINEARS}
+    layers = {
+        f"layers.{layer}.{each}" for layer in range(spec.num_layers) for each in linears | parts | NORMS
+    }
+    head = set() if spec.head.tied else {"lm_head.weight"}
+    assert stored == {"embed.weight", "norm.weight"} | head | layers
     assert (program.result.cols, program.buffers[program.result.buffer].rows) == (50, Rows.OUTPUTS)
 
 
@@ -80,19 +86,33 @@ def test_windows_and_layers_reach_the_attention():
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"num_layers": 4},
-        {"num_layers": 0, "windows": ()},
-        {"num_kv_heads": 3},
-        {"num_kv_heads": 8},
-        {"vocab_size": 1 << 30},
-        {"max_position": 1 << 30},
-        {"head_dim": 8},
-        {"windows": (0, -1, 0)},
+        ({"num_layers": 0}, "num_layers must be from 1"),
+        ({"num_heads": 0}, "num_heads must be from 1"),
+        ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
+        ({"num_kv_heads": 8}, "num_kv_heads must be from 1 to 4"),
+        ({"hidden_size": 0}, "hidden_size must be from 1"),
+        ({"intermediate_size": 1 << 30}, "intermediate_size must be from 1"),
+        ({"vocab_size": 1 << 30}, "vocab_size must be from 1"),
+        ({"max_position": 1 << 30}, "max_position must be from 1"),
+        ({"head_dim": 8}, "rotary dimension 16 is larger than head_dim 8"),
+        ({"norm_eps": 0.0}, "norm_eps must be positive"),
+        ({"activation": "swish"}, "activation is 'swish'; octavo has silu"),
     ],
     ids=str,
 )
-def test_sizes_that_do_not_fit(changes):
-    with pytest.raises(ValueError, match=r"num_|vocab_size|max_position|head_dim|windows"):
-        replace(SPEC, **changes)
+def test_sizes_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        uniform_decoder(**SIZES | changes)
+
+
+@pytest.mark.parametrize("windows", [(0, 0), (0, -1, 0)])
+def test_windows_that_do_not_fit(windows):
+    with pytest.raises(ValueError, match="window"):
+        SPEC.with_windows(windows)
+
+
+def test_a_rope_that_is_not_there():
+    with pytest.raises(ValueError, match="rope 'half' of a layer is not among the model's ropes"):
+        SPEC.with_attention(rope="half")

@@ -13,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from octavo.model.layer import LayerSpec
 from octavo.model.load import read_model_info, read_spec
+from octavo.model.parts.attention import Attention
+from octavo.model.parts.gated_mlp import GatedMLP
+from octavo.model.parts.norm import RMSNorm
 
 HF_ARCHITECTURES = [
     "LlamaForCausalLM",
@@ -79,26 +83,22 @@ def write_metadata(path: Path, **changes: Any) -> Path:
 
 def test_llama(tmp_path):
     spec = read_spec(write_config(tmp_path, attention_bias=True, mlp_bias=True, tie_word_embeddings=True))
-    assert (spec.family, spec.num_layers, spec.num_heads, spec.num_kv_heads, spec.head_dim) == (
-        "llama",
-        4,
-        4,
-        2,
-        16,
+    attention = Attention(
+        num_heads=4, num_kv_heads=2, head_dim=16, rope="full", qkv_bias=True, output_bias=True
     )
-    assert (spec.query_cols, spec.kv_cols, spec.max_position, spec.norm_eps) == (64, 32, 128, 1e-5)
-    assert spec.qkv_bias
-    assert spec.output_bias
-    assert spec.mlp_bias
-    assert spec.tie_embeddings
-    assert spec.windows == (0, 0, 0, 0)
-    assert not spec.qk_norm
+    layer = LayerSpec(mixer=attention, mlp=GatedMLP(width=96, bias=True), norm=RMSNorm(1e-5))
+    assert spec.layers == (layer,) * 4
+    assert (spec.family, spec.max_position, spec.norm) == ("llama", 128, RMSNorm(1e-5))
+    assert (attention.query_cols, attention.kv_cols) == (64, 32)
+    assert spec.head.tied
 
 
 def test_llama_without_the_optional_fields(tmp_path):
     spec = read_spec(write_config(tmp_path, num_key_value_heads=None, rms_norm_eps=None))
-    assert (spec.num_kv_heads, spec.norm_eps) == (4, 1e-6)
-    assert not any((spec.qkv_bias, spec.output_bias, spec.mlp_bias, spec.tie_embeddings))
+    attention = Attention(num_heads=4, num_kv_heads=4, head_dim=16, rope="full")
+    layer = LayerSpec(mixer=attention, mlp=GatedMLP(width=96), norm=RMSNorm(1e-6))
+    assert spec.layers == (layer,) * 4
+    assert not spec.head.tied
 
 
 @pytest.mark.parametrize(("window", "expected"), [(None, 0), (20, 20)])
@@ -141,8 +141,9 @@ def test_ministral_windows(tmp_path, layer_types, expected):
 def test_qwen_windows(tmp_path, architecture, changes, windows):
     spec = read_spec(write_config(tmp_path, architectures=[architecture], **changes))
     assert spec.windows == windows
-    assert spec.qkv_bias == (architecture == "Qwen2ForCausalLM")
-    assert spec.qk_norm == (architecture == "Qwen3ForCausalLM")
+    for attention in spec.attentions:
+        assert attention.qkv_bias == (architecture == "Qwen2ForCausalLM")
+        assert attention.qk_norm == (RMSNorm(1e-5) if architecture == "Qwen3ForCausalLM" else None)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_any_config_is_read_or_refused_in_a_line(tmp_path, changes):
     path = write_config(tmp_path, **changes)
     with np.errstate(all="ignore"):
         try:
-            read_spec(path).rope.table(16)
+            read_spec(path).tables(16)
             message = str(path)
         except ValueError as error:
             message = str(error)
@@ -234,9 +235,10 @@ def test_layer_types_that_are_refused(tmp_path, layer_types, message):
 def test_gguf(tmp_path):
     info = read_model_info(write_metadata(tmp_path, tokenizer__ggml__eot_token_id=7))
     assert info.eos_token_ids == [2, 7]
-    assert (info.spec.num_kv_heads, info.spec.head_dim, info.spec.vocab_size) == (4, 16, 160)
-    assert info.spec.tie_embeddings
-    assert not info.spec.qkv_bias
+    attention = Attention(num_heads=4, num_kv_heads=4, head_dim=16, rope="full")
+    assert info.spec.attentions == (attention,) * 4
+    assert info.spec.vocab_size == 160
+    assert info.spec.head.tied
 
 
 def test_gguf_rope_keys(tmp_path):
@@ -250,11 +252,12 @@ def test_gguf_rope_keys(tmp_path):
         "llama.rope.scaling.attn_factor": 3.0,
     }
     spec = read_spec(write_metadata(tmp_path, **changes))
-    assert spec.rope.theta == 5e5
-    assert spec.rope.scaling.factor == 4.0
-    assert spec.rope.scaling.original_max_position == 64
-    assert (spec.rope.scaling.beta_fast, spec.rope.scaling.beta_slow) == (16.0, 1.0)
-    assert spec.rope.scaling.attention_factor == 1.5
+    rope = spec.ropes["full"]
+    assert rope.theta == 5e5
+    assert rope.scaling.factor == 4.0
+    assert rope.scaling.original_max_position == 64
+    assert (rope.scaling.beta_fast, rope.scaling.beta_slow) == (16.0, 1.0)
+    assert rope.scaling.attention_factor == 1.5
     assert spec.max_position == 256
 
 
@@ -263,7 +266,7 @@ def test_gguf_yarn_log_multiplier_is_a_ratio_of_magnitudes(tmp_path):
     plain = 0.1 * math.log(4) + 1
     for multiplier, expected in ((0.0, plain), (1.0, 1.0), (0.5, plain / (0.05 * math.log(4) + 1))):
         path = write_metadata(tmp_path, **changes, **{"llama.rope.scaling.yarn_log_multiplier": multiplier})
-        assert read_spec(path).rope.scaling.attention_factor == pytest.approx(expected)
+        assert read_spec(path).ropes["full"].scaling.attention_factor == pytest.approx(expected)
 
 
 def test_gguf_attention_keys(tmp_path):
@@ -274,12 +277,13 @@ def test_gguf_attention_keys(tmp_path):
         "llama.attention.head_count_kv": 2,
     }
     spec = read_spec(write_metadata(tmp_path, **changes))
-    assert (spec.windows, spec.head_dim, spec.num_kv_heads) == ((20,) * 4, 32, 2)
+    attention = Attention(num_heads=4, num_kv_heads=2, head_dim=32, rope="full", window=20)
+    assert spec.attentions == (attention,) * 4
 
 
 @pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
 def test_gguf_linear_scaling(tmp_path, key):
-    assert read_spec(write_metadata(tmp_path, **{key: 2.0})).rope.scaling.factor == 2.0
+    assert read_spec(write_metadata(tmp_path, **{key: 2.0})).ropes["full"].scaling.factor == 2.0
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_max_model_len(tiny_model):
     assert load(path).max_model_len == 128
     short = load(path, max_model_len=50)
     assert short.max_model_len == 50
-    assert short.weights["rope"].shape == (50, 16)
+    assert short.weights["rope.full"].shape == (50, 16)
     with pytest.raises(ValueError, match=r"max_model_len \(--max-model-len\) is at most 128 .* got 129"):
         load(path, max_model_len=129)
     assert resolve_max_model_len(short.spec, None) == 128
@@ -92,7 +92,7 @@ def test_dtype_says_what_matrices_are(tmp_path):
     )
     assert stored.keys() == dequantised.keys()
     for name, tensor in stored.items():
-        is_vector = len(tensor.shape) == 1 or name == "rope"
+        is_vector = len(tensor.shape) == 1 or name == "rope.full"
         assert tensor.encoding is (Encoding.F32 if is_vector else Encoding.Q4_0), name
         assert dequantised[name].encoding is Encoding.F32
         assert np.array_equal(tensor.to_float32(), dequantised[name].to_float32()), name

@@ -42,8 +42,8 @@ def source_of(name, path, outliers=()):
 def logits(source, weights):
     spec = source.spec
     tensors = {name: Tensor.from_array(values) for name, values in weights.items()}
-    tensors["rope"] = Tensor.from_array(spec.rope.table(64))
-    if spec.tie_embeddings:
+    tensors |= {name: Tensor.from_array(table) for name, table in spec.tables(64).items()}
+    if spec.head.tied:
         tensors["lm_head.weight"] = tensors["embed.weight"]
     kv = KVCacheSpec(trace(spec).cache_layers, "float32")
     limits = Limits(64, 64, 1, 64, spec.vocab_size)
@@ -117,4 +117,4 @@ def test_no_embedding_is_dequantised_and_one_weight_stays_mapped(name, tmp_path,
             break
     matrices = [each for each in watched.stored.values() if len(each.shape) == 2]
     kept = [each for each in matrices if not any(each is other for other in dropped)]
-    assert len(kept) <= 1 + (not source.spec.tie_embeddings)  # the latest, and a head that nobody asked for
+    assert len(kept) <= 1 + (not source.spec.head.tied)  # the latest, and a head that nobody asked for

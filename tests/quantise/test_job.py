@@ -135,7 +135,7 @@ def test_gguf(name, bound, original, tmp_path):
     assert weight_error(model, read_gguf(out)) < bound
     assert load_tokenizer(out).encode("a quick jug 12") == load_tokenizer(path).encode("a quick jug 12")
     assert load_tokenizer(out).chat_template == load_tokenizer(path).chat_template
-    assert read_model_info(out).spec.rope == read_model_info(path).spec.rope
+    assert read_model_info(out).spec.ropes == read_model_info(path).spec.ropes
 
 
 def test_gguf_to_safetensors_and_back(original, tmp_path):
@@ -169,7 +169,7 @@ def test_scaled_ropes(rotary, tmp_path):
     out = written(tmp_path / "in", tmp_path / "out.gguf", format="gguf-q8_0")
     ours, theirs = read_model_info(out).spec, read_model_info(tmp_path / "in").spec
     assert ours.max_position == theirs.max_position
-    assert np.allclose(ours.rope.table(64), theirs.rope.table(64), atol=1e-5)
+    assert np.allclose(ours.tables(64)["rope.full"], theirs.tables(64)["rope.full"], atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq"])

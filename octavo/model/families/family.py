@@ -7,18 +7,26 @@ from dataclasses import dataclass
 
 from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
-from octavo.model.spec import DecoderSpec
+from octavo.formats.safetensors import SafetensorsDirectory
+from octavo.model.families.names import GGUF, HF
+from octavo.model.spec import ModelSpec
+from octavo.model.weight_map import WeightMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A model family. `from_hf` reads config.json, `from_gguf` an opened file; both raise ValueError.
 
-    `gguf_interleaved` says that its GGUFs store the rows of q and k in the order of interleaved rotary pairs.
+    `hf_weights` and `gguf_weights` say where the two kinds of checkpoints have the weights.
     """
 
     hf_architectures: tuple[str, ...]
-    from_hf: Callable[[Fields], DecoderSpec]
+    from_hf: Callable[[Fields], ModelSpec]
+    hf_weights: WeightMap = HF
     gguf_architectures: tuple[str, ...] = ()
-    from_gguf: Callable[[GGUFFile], DecoderSpec] | None = None
-    gguf_interleaved: bool = False
+    from_gguf: Callable[[GGUFFile], ModelSpec] | None = None
+    gguf_weights: WeightMap = GGUF
+
+    def weight_map(self, checkpoint: GGUFFile | SafetensorsDirectory) -> WeightMap:
+        """Where `checkpoint`, of this family, has its weights."""
+        return self.gguf_weights if isinstance(checkpoint, GGUFFile) else self.hf_weights

@@ -4,43 +4,65 @@ from __future__ import annotations
 
 from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
+from octavo.model.bounds import MAX_LAYERS
+from octavo.model.layer import LayerSpec
+from octavo.model.parts.attention import Attention
+from octavo.model.parts.gated_mlp import GatedMLP
+from octavo.model.parts.head import Head
+from octavo.model.parts.norm import RMSNorm
 from octavo.model.rope import LinearScaling, Rope, YarnScaling, yarn_attention_factor
-from octavo.model.spec import MAX_LAYERS, DecoderSpec
+from octavo.model.spec import ModelSpec
+from octavo.model.uniform import FULL
 
 
-def spec_from_gguf(file: GGUFFile, family: str) -> DecoderSpec:
+def spec_from_gguf(file: GGUFFile, family: str) -> ModelSpec:
     """The decoder of a GGUF file: biases and tied embeddings are what its tensors say.
 
-    Raises ValueError naming a key that is missing, out of bounds, or asks for what octavo does not have.
+    Heads and widths may differ by layer: their keys are lists then. Raises ValueError naming a key that is
+    missing, out of bounds, or asks for what octavo does not have.
     """
     fields = Fields(file.metadata, f"{file.metadata['general.architecture']}.")
     if fields.get("expert_count"):
         raise fields.error("expert_count", "asks for a mixture of experts, which octavo does not have")
-    hidden_size, num_heads = fields.size("embedding_length"), fields.size("attention.head_count")
-    # A model of more has to be refused before there is a window for each of its layers.
+    # A model of more has to be refused before there is a record for each of its layers.
     num_layers = fields.size("block_count", high=MAX_LAYERS)
+    hidden_size, heads = fields.size("embedding_length"), fields.sizes("attention.head_count", num_layers)
+    kv_heads = heads
+    if "attention.head_count_kv" in fields:
+        kv_heads = fields.sizes("attention.head_count_kv", num_layers)
+    widths = fields.sizes("feed_forward_length", num_layers)
     context_length = fields.size("context_length")
-    head_dim = fields.size("attention.key_length", hidden_size // num_heads)
+    head_dim = fields.size("attention.key_length", hidden_size // heads[0])
     if fields.size("attention.value_length", head_dim) != head_dim:
         raise fields.error("attention.value_length", f"must be the key length, {head_dim}")
     rope = rope_from_gguf(file, fields, head_dim, context_length)
-    return DecoderSpec(
+    window = fields.size("attention.sliding_window", 0, low=0)
+    norm = RMSNorm(fields.number("attention.layer_norm_rms_epsilon"))
+
+    def layer(number: int) -> LayerSpec:
+        return LayerSpec(
+            mixer=Attention(
+                num_heads=heads[number],
+                num_kv_heads=kv_heads[number],
+                head_dim=head_dim,
+                rope=FULL,
+                window=window,
+                qkv_bias="blk.0.attn_q.bias" in file.tensors,
+                output_bias="blk.0.attn_output.bias" in file.tensors,
+            ),
+            mlp=GatedMLP(width=widths[number], bias="blk.0.ffn_gate.bias" in file.tensors),
+            norm=norm,
+        )
+
+    return ModelSpec(
         family=family,
-        num_layers=num_layers,
         hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=fields.size("attention.head_count_kv", num_heads),
-        head_dim=head_dim,
-        intermediate_size=fields.size("feed_forward_length"),
         vocab_size=file.tensor("token_embd.weight").shape[0],
         max_position=rope.max_position(context_length),
-        norm_eps=fields.number("attention.layer_norm_rms_epsilon"),
-        rope=rope,
-        windows=(fields.size("attention.sliding_window", 0, low=0),) * num_layers,
-        qkv_bias="blk.0.attn_q.bias" in file.tensors,
-        output_bias="blk.0.attn_output.bias" in file.tensors,
-        mlp_bias="blk.0.ffn_gate.bias" in file.tensors,
-        tie_embeddings="output.weight" not in file.tensors,
+        layers=tuple(map(layer, range(num_layers))),
+        norm=norm,
+        ropes={FULL: rope},
+        head=Head(tied="output.weight" not in file.tensors),
     )
 
 

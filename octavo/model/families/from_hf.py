@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from octavo.formats.fields import Fields
+from octavo.model.bounds import MAX_LAYERS
+from octavo.model.parts.activation import GATED
 from octavo.model.rope import LinearScaling, Llama3Scaling, Rope, YarnScaling, yarn_attention_factor
-from octavo.model.spec import MAX_LAYERS, DecoderSpec
+from octavo.model.spec import ModelSpec
+from octavo.model.uniform import uniform_decoder
 
 
-def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
+def spec_from_hf(config: Fields, family: str) -> ModelSpec:
     """The decoder of config.json: Llama without biases; families replace what differs.
 
     Raises ValueError naming a field that is missing, out of bounds, or asks for what octavo does not have.
     """
-    if (activation := config.text("hidden_act", "silu")) != "silu":
-        raise config.error("hidden_act", f"is {activation!r:.80}; octavo has silu")
+    if (activation := config.text("hidden_act", "silu")) not in GATED:
+        raise config.error("hidden_act", f"is {activation!r:.80}; octavo has {', '.join(GATED)}")
     hidden_size, num_heads = config.size("hidden_size"), config.size("num_attention_heads")
-    # A model of more has to be refused before there is a window for each of its layers.
-    num_layers = config.size("num_hidden_layers", high=MAX_LAYERS)
     max_position = config.size("max_position_embeddings")
     head_dim = config.size("head_dim", hidden_size // num_heads)
     rope = rope_from_hf(config, head_dim, max_position)
-    return DecoderSpec(
+    return uniform_decoder(
         family=family,
-        num_layers=num_layers,
+        # A model of more has to be refused before there is a record for each of its layers.
+        num_layers=config.size("num_hidden_layers", high=MAX_LAYERS),
         hidden_size=hidden_size,
         num_heads=num_heads,
         num_kv_heads=config.size("num_key_value_heads", num_heads),
@@ -32,7 +34,7 @@ def spec_from_hf(config: Fields, family: str) -> DecoderSpec:
         max_position=rope.max_position(max_position),
         norm_eps=config.number("rms_norm_eps", 1e-6),
         rope=rope,
-        windows=(0,) * num_layers,
+        activation=activation,
         tie_embeddings=config.flag("tie_word_embeddings", False),
     )
 

@@ -1,50 +1,56 @@
-"""What checkpoints call the weights of a decoder."""
+"""The weight maps that families share, or begin from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from octavo.model.row_orders import pairs_to_halves
+from octavo.model.weight_map import Stored, WeightMap
 
-HF_NAMES = {
-    "embed": "model.embed_tokens",
-    "norm": "model.norm",
-    "lm_head": "lm_head",
-    "layers.attn_norm": "model.layers.{}.input_layernorm",
-    "layers.attn.q": "model.layers.{}.self_attn.q_proj",
-    "layers.attn.k": "model.layers.{}.self_attn.k_proj",
-    "layers.attn.v": "model.layers.{}.self_attn.v_proj",
-    "layers.attn.o": "model.layers.{}.self_attn.o_proj",
-    "layers.attn.q_norm": "model.layers.{}.self_attn.q_norm",
-    "layers.attn.k_norm": "model.layers.{}.self_attn.k_norm",
-    "layers.mlp_norm": "model.layers.{}.post_attention_layernorm",
-    "layers.mlp.gate": "model.layers.{}.mlp.gate_proj",
-    "layers.mlp.up": "model.layers.{}.mlp.up_proj",
-    "layers.mlp.down": "model.layers.{}.mlp.down_proj",
-}
-"""transformers' module names of Llama, which most families share."""
+HF = WeightMap(
+    {
+        "embed": Stored("model.embed_tokens"),
+        "norm": Stored("model.norm"),
+        "lm_head": Stored("lm_head"),
+        "layers.attn_norm": Stored("model.layers.{}.input_layernorm"),
+        "layers.attn.q": Stored("model.layers.{}.self_attn.q_proj"),
+        "layers.attn.k": Stored("model.layers.{}.self_attn.k_proj"),
+        "layers.attn.v": Stored("model.layers.{}.self_attn.v_proj"),
+        "layers.attn.o": Stored("model.layers.{}.self_attn.o_proj"),
+        "layers.attn.q_norm": Stored("model.layers.{}.self_attn.q_norm"),
+        "layers.attn.k_norm": Stored("model.layers.{}.self_attn.k_norm"),
+        "layers.mlp_norm": Stored("model.layers.{}.post_attention_layernorm"),
+        "layers.mlp.gate": Stored("model.layers.{}.mlp.gate_proj"),
+        "layers.mlp.up": Stored("model.layers.{}.mlp.up_proj"),
+        "layers.mlp.down": Stored("model.layers.{}.mlp.down_proj"),
+    },
+    ignored=("*rotary_emb.inv_freq",),
+)
+"""transformers' module names of Llama, which most families share. The rope table has what is ignored."""
 
-GGUF_NAMES = {
-    "embed": "token_embd",
-    "norm": "output_norm",
-    "lm_head": "output",
-    "layers.attn_norm": "blk.{}.attn_norm",
-    "layers.attn.q": "blk.{}.attn_q",
-    "layers.attn.k": "blk.{}.attn_k",
-    "layers.attn.v": "blk.{}.attn_v",
-    "layers.attn.o": "blk.{}.attn_output",
-    "layers.attn.q_norm": "blk.{}.attn_q_norm",
-    "layers.attn.k_norm": "blk.{}.attn_k_norm",
-    "layers.mlp_norm": "blk.{}.ffn_norm",
-    "layers.mlp.gate": "blk.{}.ffn_gate",
-    "layers.mlp.up": "blk.{}.ffn_up",
-    "layers.mlp.down": "blk.{}.ffn_down",
-}
-"""GGUF's standardised tensor names."""
+GGUF = WeightMap(
+    {
+        "embed": Stored("token_embd"),
+        "norm": Stored("output_norm"),
+        "lm_head": Stored("output"),
+        "layers.attn_norm": Stored("blk.{}.attn_norm"),
+        "layers.attn.q": Stored("blk.{}.attn_q"),
+        "layers.attn.k": Stored("blk.{}.attn_k"),
+        "layers.attn.v": Stored("blk.{}.attn_v"),
+        "layers.attn.o": Stored("blk.{}.attn_output"),
+        "layers.attn.q_norm": Stored("blk.{}.attn_q_norm"),
+        "layers.attn.k_norm": Stored("blk.{}.attn_k_norm"),
+        "layers.mlp_norm": Stored("blk.{}.ffn_norm"),
+        "layers.mlp.gate": Stored("blk.{}.ffn_gate"),
+        "layers.mlp.up": Stored("blk.{}.ffn_up"),
+        "layers.mlp.down": Stored("blk.{}.ffn_down"),
+    },
+    ignored=("rope_freqs.weight",),
+)
+"""GGUF's standardised tensor names. `octavo.model.families.from_gguf` reads what is ignored."""
 
-
-def checkpoint_name(names: Mapping[str, str], weight: str) -> str:
-    """What a checkpoint calls the canonical `weight`: `layers.3.attn.q.bias` -> `blk.3.attn_q.bias`."""
-    module, _, kind = weight.rpartition(".")
-    match module.split(".", 2):
-        case ["layers", layer, part]:
-            return f"{names['layers.' + part].format(layer)}.{kind}"
-    return f"{names[module]}.{kind}"
+GGUF_INTERLEAVED = GGUF.changed(
+    {
+        "layers.attn.q": Stored("blk.{}.attn_q", rows=pairs_to_halves),
+        "layers.attn.k": Stored("blk.{}.attn_k", rows=pairs_to_halves),
+    }
+)
+"""That of the architectures that llama.cpp rotates in neighbouring pairs (LLAMA_ROPE_TYPE_NORM)."""

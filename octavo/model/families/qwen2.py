@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from octavo.formats.fields import Fields
 from octavo.formats.gguf import GGUFFile
 from octavo.model.families.family import Family
 from octavo.model.families.from_gguf import spec_from_gguf
 from octavo.model.families.from_hf import layer_windows, spec_from_hf
-from octavo.model.spec import DecoderSpec
+from octavo.model.spec import ModelSpec
 
 
-def _from_hf(config: Fields) -> DecoderSpec:
-    spec = spec_from_hf(config, "qwen2")
-    return replace(spec, qkv_bias=True, windows=layer_windows(config, spec.num_layers))
+def _from_hf(config: Fields) -> ModelSpec:
+    spec = spec_from_hf(config, "qwen2").with_attention(qkv_bias=True)
+    return spec.with_windows(layer_windows(config, spec.num_layers))
 
 
-def _from_gguf(file: GGUFFile) -> DecoderSpec:
+def _from_gguf(file: GGUFFile) -> ModelSpec:
     return spec_from_gguf(file, "qwen2")
 
 

@@ -32,3 +32,8 @@ def family_of(checkpoint: GGUFFile | SafetensorsDirectory) -> Family:
         if isinstance(name, str) and name in families:
             return families[name]
     raise ValueError(f"{checkpoint.path}: {key} is {str(value)[:80]!r}; octavo has {', '.join(families)}")
+
+
+def family_of_gguf(architecture: str) -> Family:
+    """The family whose GGUF files have this general.architecture, one of octavo's."""
+    return _BY_GGUF[architecture]

@@ -97,6 +97,7 @@ async def _facts_of(serving: Serving) -> dict[str, Any]:
 def _facts(model: str) -> dict[str, Any]:
     """What the model's files say, read once."""
     from octavo.model.load import read_spec
+    from octavo.model.spec import by_layer
 
     path = Path(model)
     details: dict[str, Any] = {"parent_model": "", "format": "", "family": "", "families": None}
@@ -116,7 +117,9 @@ def _facts(model: str) -> dict[str, Any]:
         "model_info": {
             f"{spec.family}.block_count": spec.num_layers,
             f"{spec.family}.embedding_length": spec.hidden_size,
-            f"{spec.family}.attention.head_count": spec.num_heads,
-            f"{spec.family}.attention.head_count_kv": spec.num_kv_heads,
+            f"{spec.family}.attention.head_count": by_layer([each.num_heads for each in spec.attentions]),
+            f"{spec.family}.attention.head_count_kv": by_layer(
+                [each.num_kv_heads for each in spec.attentions]
+            ),
         },
     }

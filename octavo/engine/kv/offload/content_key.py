@@ -12,8 +12,8 @@ from octavo.formats.tensor import Tensor
 from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.program import Program
 
-_FREQUENCIES = "rope"
-"""This table has a row a position, as many as `max_model_len` says; two tell them all."""
+_FREQUENCIES = "rope."
+"""Tables of such names have a row a position, as many as `max_model_len` says; two tell them all."""
 
 
 def content_key(
@@ -35,12 +35,12 @@ def content_key(
     for part in (repr(program), repr(kv_cache), code, hash_algorithm, fingerprint, *machine):
         key.update(sha256(part.encode()).digest())
     for name in program.weight_names:
-        if fingerprint and name != _FREQUENCIES:
+        if fingerprint and not name.startswith(_FREQUENCIES):
             continue
         tensor = weights[name]
         data = tensor.data.reshape(-1)
         shape: tuple[int, ...] = tensor.shape
-        if name == _FREQUENCIES:
+        if name.startswith(_FREQUENCIES):
             data, shape = data[: 2 * data.size // tensor.shape[0]], tensor.shape[1:]
         key.update(sha256(f"{name} {shape} {tensor.encoding.value}".encode()).digest())
         key.update(sha256(np.ascontiguousarray(data).data).digest())
