@@ -38,11 +38,13 @@ TEXT_ONLY = "refused: the model generates text"
 PATHS: dict[str, Support] = {
     "POST /v1/completions": Support(YES, YES),
     "POST /v1/chat/completions": Support(YES, YES),
-    "POST /v1/responses": Support(YES, YES, "text; state in memory, least recently used goes first"),
+    "POST /v1/responses": Support(
+        YES, YES, "text; responses are kept in memory, and the least recently used is dropped first"
+    ),
     "GET /v1/responses/{response_id}": Support(YES, YES),
     "DELETE /v1/responses/{response_id}": Support(NO, YES),
     "GET /v1/responses/{response_id}/input_items": Support(NO, YES),
-    "POST /v1/responses/{response_id}/cancel": Support(YES, NO, "nothing runs in the background"),
+    "POST /v1/responses/{response_id}/cancel": Support(YES, NO, "no response runs in the background"),
     "POST /v1/messages": Support(YES, YES, "Anthropic's, for text"),
     "POST /v1/messages/count_tokens": Support(YES, YES),
     "GET /v1/models": Support(YES, YES),
@@ -67,7 +69,7 @@ PATHS: dict[str, Support] = {
     "GET /version": Support(YES, YES),
     "GET /metrics": Support(YES, YES, "vLLM's names"),
     "GET /openapi.json": Support(YES, YES, "and `/docs`, `/redoc`"),
-    "POST /sleep": Support("in development mode", NO, "`/wake_up`, `/is_sleeping`, `/server_info` neither"),
+    "POST /sleep": Support("in development mode", NO, "nor `/wake_up`, `/is_sleeping`, `/server_info`"),
     "POST /api/chat": Support(NO, YES, "Ollama's, for text"),
     "POST /api/generate": Support(NO, YES),
     "POST /api/show": Support(NO, YES),
@@ -179,5 +181,5 @@ def status(body: Body, name: str) -> str:
         return body.notes[name]
     if name in body.refused:
         values = ", ".join(f"`{json.dumps(value)}`" for value in body.harmless.get(name, ()))
-        return f"refused: {body.refused[name]}" + (f"; but {values} is taken" if values else "")
-    return "taken, without effect" if name in body.without_effect else YES
+        return f"refused: {body.refused[name]}" + (f"; {values} is accepted" if values else "")
+    return "accepted, without effect" if name in body.without_effect else YES

@@ -78,17 +78,18 @@ class EngineConfig:
     )
     dtype: str = setting(
         "auto",
-        "Weights as stored (auto; quantised ones run on integer kernels), or dequantised to float32. vLLM's "
-        "half, float16 and bfloat16 are taken as auto, float as float32.",
+        "Type of the weights: as stored (auto; quantised weights run on integer kernels), or "
+        "dequantised to float32. vLLM's half, float16 and bfloat16 mean auto, and float means "
+        "float32.",
         "Model",
         choices=("auto", "float32", "half", "float16", "bfloat16", "float"),
     )
     quantization: str | None = setting(
         None,
-        "How a Hugging Face checkpoint is quantised. Default: what its config.json says, which a value given "
-        "here is checked against, or stands in for where it says nothing. int8, int4, fp8 and awq-like round "
-        "a checkpoint of 16 or 32 bits, GGUF too, while it is loaded; awq-like is int4 with scales that a "
-        "short text calibrates.",
+        "How a Hugging Face checkpoint is quantised. Default: what its config.json says. A value "
+        "given here is checked against the config, or takes its place where it says nothing. "
+        "int8, int4, fp8 and awq-like round a checkpoint of 16 or 32 bits, GGUF too, while it is "
+        "loaded. awq-like is int4 with scales that are calibrated on a short text.",
         "Model",
         choices=(
             "int8",
@@ -113,18 +114,21 @@ class EngineConfig:
     )
     generation_config: str = setting(
         "auto",
-        "Where the sampling defaults for requests come from: what the model says (auto: its "
-        "generation_config.json, or its GGUF file), nothing (vllm), or a directory with a "
+        "Where the sampling defaults for requests come from: the model (auto: its "
+        "generation_config.json, or its GGUF file), nowhere (vllm), or a directory with a "
         "generation_config.json.",
         "Model",
     )
     override_generation_config: dict[str, Any] | None = setting(  # noqa: RUF009 (a field, not a default)
         None,
-        "Sampling defaults as a JSON object, over those of --generation-config: temperature, top_p, top_k, "
-        "min_p, repetition_penalty, and max_new_tokens, which is a limit for every request.",
+        "Sampling defaults as a JSON object, in place of those of --generation-config: "
+        "temperature, top_p, top_k, min_p, repetition_penalty, and max_new_tokens, which is a "
+        "limit for every request.",
         "Model",
     )
-    seed: int = setting(0, "Seed for requests that give none; they draw from it in order.", "Model", low=0)
+    seed: int = setting(
+        0, "Seed from which requests without a seed of their own get one, in order.", "Model", low=0
+    )
 
     gpu_memory_utilization: float | None = setting(
         None,
@@ -143,14 +147,14 @@ class EngineConfig:
         aliases=("--kv-cache-memory",),
     )
     num_gpu_blocks_override: int | None = setting(
-        None, "Number of KV blocks, whatever memory says.", "Memory", unit="blocks", low=2
+        None, "Number of KV blocks, whatever memory there is.", "Memory", unit="blocks", low=2
     )
     block_size: int = setting(16, "Tokens in a KV block.", "Memory", unit="tokens", low=16, high=16)
     kv_cache_dtype: str = setting(
         "auto",
-        "Type of the KV cache; auto is int16, which is at least as exact as float16 and faster (float16 "
-        "where head_dim is odd). int8 and fp8 (e4m3) take half of its memory. The integers have a scale for "
-        "each head of a token.",
+        "Type of the KV cache. auto is int16 (float16 where head_dim is odd). int16 is at least "
+        "as exact as float16, and faster. int8 and fp8 (e4m3) take half of its memory. The "
+        "integers have a scale for each head of a token.",
         "Memory",
         choices=("auto", "int16", "float16", "bfloat16", "float32", "int8", "fp8", "f16", "bf16", "fp8_e4m3"),
     )
@@ -159,15 +163,16 @@ class EngineConfig:
     )
     prefix_caching_hash_algo: str = setting(
         "sha256",
-        "Hash that names the blocks of the prefix cache; both are safe against made collisions.",
+        "Hash that names the blocks of the prefix cache. With both nobody can make two prompts "
+        "with the same name.",
         "Memory",
         choices=("sha256", "blake2b"),
     )
 
     kv_offload_gb: float = setting(
         0.0,
-        "Host memory for KV blocks that fell out of the KV cache; they come back where that is faster than "
-        "computing them.",
+        "Host memory for KV blocks that were evicted from the KV cache. They come back where that "
+        "is faster than computing them.",
         "Memory",
         unit="GiB",
         low=0.0,
@@ -175,17 +180,21 @@ class EngineConfig:
     )
     kv_offload_dir: str | None = setting(
         None,
-        "Directory for such blocks, found again by the next start. It lets whoever reads it guess prompts.",
+        "Directory for such blocks; the next start finds them again. Whoever can read it can guess prompts.",
         "Memory",
     )
     kv_offload_disk_gb: float = setting(
-        16.0, "Most that --kv-offload-dir may take; the oldest files go first.", "Memory", unit="GiB", low=0.0
+        16.0,
+        "Most disk space that --kv-offload-dir may take. The files used longest ago are removed first.",
+        "Memory",
+        unit="GiB",
+        low=0.0,
     )
     kv_cache_metrics: bool = setting(
         False, "Measure how long KV blocks keep their content, as vllm:kv_block_... at /metrics.", "Memory"
     )
     kv_cache_metrics_sample: float = setting(
-        0.01, "Share of the blocks that are followed for it.", "Memory", low=1e-4, high=1.0
+        0.01, "Share of the blocks that --kv-cache-metrics measures.", "Memory", low=1e-4, high=1.0
     )
 
     max_num_seqs: int = setting(256, "Most sequences in a step.", "Scheduler", low=1, high=4096)
@@ -204,42 +213,44 @@ class EngineConfig:
         "Scheduler",
     )
     max_num_partial_prefills: int = setting(
-        2, "Most prompts at a time that are computed in part.", "Scheduler", low=1
+        2, "Most prompts that are computed in part at the same time.", "Scheduler", low=1
     )
     max_long_partial_prefills: int = setting(
         1,
-        "Most long prompts among those. While that many are computed, shorter prompts go before other long "
-        "ones.",
+        "Most long prompts among --max-num-partial-prefills. While that many are computed, "
+        "shorter prompts go before other long ones.",
         "Scheduler",
         low=1,
     )
     long_prefill_token_threshold: int = setting(
         0,
-        "A prompt with more tokens to compute than this is long, and gets no more than this in a step. "
-        "0: long is what does not fit in a step, and what it gets follows from the time that it takes, so "
-        "that sequences that decode keep more than half their speed.",
+        "A prompt with more tokens to compute than this is long, and gets no more than this in a "
+        "step. With 0 a prompt is long when it does not fit in a step, and its part of a step is "
+        "bounded by time: sequences that decode keep more than half their speed.",
         "Scheduler",
         unit="tokens",
         low=0,
     )
     scheduling_policy: str = setting(
         "fcfs",
-        "Who is served first: who came first, who has the lower priority number in the request, or who has "
-        "had the fewest tokens (fair: by API key where the server has several, else by the request's user).",
+        "Who is served first: the request that came first (fcfs), the one with the lower priority "
+        "number (priority), or whoever has had the fewest tokens (fair). fair counts by API key "
+        "where the server has several, else by the request's user.",
         "Scheduler",
         choices=("fcfs", "priority", "fair"),
     )
     priority_aging: float = setting(
         60.0,
-        "Seconds of waiting that make up for one step of priority, so that nothing waits for ever; 0 is "
-        "strict priority.",
+        "Seconds of waiting that make up for one step of priority, so that nothing waits for "
+        "ever. With 0 priorities are strict.",
         "Scheduler",
         low=0.0,
     )
     async_scheduling: bool | None = setting(
         None,
-        "Plan the next step while one runs, where it is known but for its tokens; not beside a KV offload. "
-        "Default: on where --threads leaves a CPU of this process free, as it is lost time otherwise.",
+        "Plan the next step while one runs, where all of it is known except its tokens. Not with "
+        "a KV offload. Default: on where --threads leaves a CPU of this process free; without one "
+        "it only costs time.",
         "Scheduler",
     )
     target_ttft: float | None = setting(
@@ -251,17 +262,17 @@ class EngineConfig:
     )
     target_itl: float | None = setting(
         None,
-        "Time between two tokens of a stream to aim for, in milliseconds: prompts get what decoding leaves "
-        "of a step, and no more sequences run than can decode in that time.",
+        "Time between two tokens of a stream to aim for, in milliseconds. Prompts get what "
+        "decoding leaves of that time, and no more sequences run than can decode in it.",
         "Scheduler",
         low=0.1,
     )
 
     structured_outputs_config: dict[str, Any] | None = setting(  # noqa: RUF009 (a field, not a default)
         None,
-        "Structured outputs as a JSON object, or a field at a time (--structured-outputs-config.backend "
-        "guidance): backend (auto or guidance, both llguidance), disable_any_whitespace, "
-        "disable_additional_properties, as in vLLM.",
+        "Settings of structured outputs, as a JSON object or a field at a time "
+        "(--structured-outputs-config.backend guidance). The fields are vLLM's: backend (auto or "
+        "guidance, both llguidance), disable_any_whitespace, disable_additional_properties.",
         "Structured outputs",
     )
 
@@ -277,8 +288,9 @@ class EngineConfig:
 
     packed_cache_gib: float = setting(
         32.0,
-        "Disk space for packed weights below the cache directory (OCTAVO_CACHE): a model is packed for the "
-        "kernels once, and later starts map that file. Those used longest ago make room. 0: none are kept.",
+        "Disk space for packed weights, below the cache directory (OCTAVO_CACHE). A model is "
+        "packed for the kernels once, and later starts map that file. The files used longest ago "
+        "make room. With 0 none are kept.",
         "Runtime",
         unit="GiB",
         low=0.0,

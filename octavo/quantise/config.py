@@ -26,8 +26,9 @@ class QuantiseConfig:
     )
     method: str = setting(
         "rtn",
-        "How codes are chosen: to the nearest (rtn), after AWQ's scaling of columns that meet large inputs "
-        "(awq), or each column making up for the errors of those before it (gptq).",
+        "How codes are chosen: rounded to the nearest (rtn); after AWQ's scaling of the columns "
+        "that meet large inputs (awq); or so that each column makes up for the errors of the "
+        "columns before it (gptq).",
         "Quantisation",
         choices=("rtn", "awq", "gptq"),
     )
@@ -43,8 +44,8 @@ class QuantiseConfig:
     )
     calibration: str | None = setting(
         None,
-        "A text file (UTF-8) that awq and gptq run the model on. Default: a page of mixed text that octavo "
-        "brings along; a text like the model's work is better.",
+        "A text file (UTF-8) that awq and gptq run the model on. Default: a page of mixed text "
+        "that comes with octavo. A text like those that the model will be given is better.",
         "Calibration",
     )
     calibration_tokens: int = setting(

@@ -27,13 +27,14 @@ class ServerConfig:
     )
     middleware: tuple[str, ...] = setting(
         (),
-        "Import paths of ASGI classes or `async def middleware(request, call_next)` to put around the "
-        "server. Code that you name here runs: only the command line can, not --config or the environment.",
+        "Import paths of ASGI classes or `async def middleware(request, call_next)` to put around "
+        "the server. The code that is named here runs, so this is read from the command line "
+        "only, not from --config or the environment.",
         "Server",
     )
     disable_fastapi_docs: bool = setting(False, "Serve no /docs and no /openapi.json.", "Server")
     enable_request_id_headers: bool = setting(
-        False, "Answer with the request's X-Request-Id, or one that is drawn.", "Server"
+        False, "Send back the request's X-Request-Id, or a random one where it has none.", "Server"
     )
     shutdown_timeout: int = setting(
         30,
@@ -65,29 +66,28 @@ class ServerConfig:
     )
     max_stored_responses: int = setting(
         1000,
-        "Most responses of /v1/responses that are kept, to be read or gone on with; the least recently used "
-        "goes first. 0 keeps none.",
+        "Most responses of /v1/responses that are kept, to be read or continued. The least "
+        "recently used one is dropped first. 0 keeps none.",
         "Limits",
         low=0,
     )
     max_waiting: int | None = setting(
         None,
-        "Most prompts that may wait for their first token; a request that finds so many is refused with 429 "
-        "and Retry-After. Default: no bound.",
+        "Most prompts that may wait for their first token. When that many wait, further requests "
+        "are refused with 429 and Retry-After. Default: no bound.",
         "Limits",
         low=1,
     )
     max_connections: int = setting(
         4096,
-        "Most connections, of each API process, that are open at a time; what is asked on a further one is "
-        "refused with 503.",
+        "Most open connections of each API process. Requests on further connections are refused with 503.",
         "Limits",
         low=1,
         high=1 << 20,
     )
     request_read_timeout: float = setting(
         60.0,
-        "How long a request, headers and body, may take to arrive; then it is answered with 408.",
+        "Time that a request, headers and body, may take to arrive. Then it is answered with 408.",
         "Limits",
         unit="seconds",
         low=0.01,
@@ -97,8 +97,9 @@ class ServerConfig:
     )
     request_timeout: float | None = setting(
         None,
-        "Longest that a request may take; its `timeout` field can ask for less. One that has no token by "
-        'then is answered with 504, one that has ends with finish_reason "timeout". Default: no limit.',
+        "Longest time that a request may take; its `timeout` field can ask for less. A request that has no "
+        "token by then is answered with 504, and one that has tokens ends with finish_reason `timeout`. "
+        "Default: no limit.",
         "Limits",
         unit="seconds",
         low=0.001,
@@ -108,29 +109,31 @@ class ServerConfig:
         None, "A Jinja file, or the template itself, in place of the model's chat template.", "Chat"
     )
     chat_template_timeout: float = setting(
-        5.0, "How long a chat template may take to write a prompt.", "Chat", unit="seconds", low=0.01
+        5.0, "Time that a chat template may take to write a prompt.", "Chat", unit="seconds", low=0.01
     )
     trust_request_chat_template: bool = setting(
         False, "Let requests bring their own chat template, which runs on the server, sandboxed.", "Chat"
     )
     response_role: str = setting("assistant", "Role of the generated message.", "Chat")
     enable_auto_tool_choice: bool = setting(
-        False, "Taken with --tool-call-parser; tool calling is not served yet.", "Chat"
+        False, "Accepted with --tool-call-parser, without effect: there is no tool calling yet.", "Chat"
     )
     tool_call_parser: str | None = setting(
-        None, "Taken; tool calling is not served yet, and requests with tools are refused.", "Chat"
+        None,
+        "Accepted, without effect: there is no tool calling yet, and requests with tools are refused.",
+        "Chat",
     )
     return_tokens_as_token_ids: bool = setting(
         False, "Write the tokens of log probabilities as `token_id:5`, where a request does not say.", "Chat"
     )
     enable_force_include_usage: bool = setting(
-        False, "End every stream with its usage, asked for or not.", "Chat"
+        False, "End every stream with its usage, even where the request does not ask for it.", "Chat"
     )
 
     api_key: tuple[str, ...] = setting(
         (),
-        "Keys of which /v1 requests must carry one, as `Authorization: Bearer KEY`. "
-        "The environment's OCTAVO_API_KEY counts as one.",
+        "Keys. Requests to /v1 must carry one of them, as `Authorization: Bearer KEY`. "
+        "OCTAVO_API_KEY in the environment is one more key.",
         "Access",
     )
     allowed_origins: tuple[str, ...] = setting(
@@ -147,7 +150,7 @@ class ServerConfig:
         None, "CA certificates that clients' certificates are checked against.", "Access"
     )
     ssl_cert_reqs: int = setting(
-        0, "Clients' certificates: 0 asks for none, 1 takes one, 2 requires one.", "Access", low=0, high=2
+        0, "Certificates of clients: 0 asks for none, 1 accepts one, 2 requires one.", "Access", low=0, high=2
     )
 
     disable_page: bool = setting(
@@ -173,8 +176,8 @@ class ServerConfig:
     )
     log_stats_interval: float = setting(
         10.0,
-        "Time between two lines of statistics, which an idle server leaves out; 0 (or --disable-log-stats) "
-        "logs none.",
+        "Time between two lines of statistics. An idle server logs none, and 0 (or "
+        "--disable-log-stats) turns them off.",
         "Logging",
         unit="seconds",
         low=0,

@@ -66,9 +66,11 @@ class LoadConfig(DatasetConfig):
         high=1e6,
     )
     max_concurrency: int | None = setting(None, "Most requests at a time.", "Load", low=1, high=65536)
-    num_warmups: int = setting(0, "Requests before those that count.", "Load", low=0, high=10_000)
+    num_warmups: int = setting(
+        0, "Requests that are sent first and do not count.", "Load", low=0, high=10_000
+    )
     ignore_eos: bool = setting(
-        False, "Have every answer go on to its full length; not every server knows it.", "Load"
+        False, "Have every answer go on to its full length. Not every server has this field.", "Load"
     )
     temperature: float = setting(0.0, "The requests' temperature.", "Load", low=0.0, high=2.0)
     extra_body: dict[str, Any] | None = setting(  # noqa: RUF009 (a field, not a default)
@@ -86,10 +88,12 @@ class LoadConfig(DatasetConfig):
         "Results",
     )
     save_result: bool = setting(False, "Write the results to a JSON file, under vLLM's names.", "Results")
-    save_detailed: bool = setting(False, "With it every request's times, lengths, text and error.", "Results")
-    result_dir: str = setting(".", "The file's directory.", "Results")
+    save_detailed: bool = setting(
+        False, "Write the times, lengths, text and error of every request as well.", "Results"
+    )
+    result_dir: str = setting(".", "Directory of the result file.", "Results")
     result_filename: str | None = setting(
-        None, "Its name. Default: made of what was run and when.", "Results"
+        None, "Name of the result file. Default: made from what was run, and when.", "Results"
     )
     metadata: tuple[str, ...] = setting((), "KEY=VALUE pairs to keep in the results.", "Results")
     label: str | None = setting(None, "A name for the results. Default: the backend.", "Results")
