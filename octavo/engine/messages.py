@@ -129,6 +129,15 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     evictions: list[BlockEviction] = []
     """Of the step alone, of blocks that are followed."""
 
+    def after(self, past: SchedulerStats) -> SchedulerStats:
+        """With the totals of engines that came before added."""
+        return msgspec.structs.replace(
+            self,
+            num_preemptions=self.num_preemptions + past.num_preemptions,
+            prefix_cache_queries=self.prefix_cache_queries + past.prefix_cache_queries,
+            prefix_cache_hits=self.prefix_cache_hits + past.prefix_cache_hits,
+        )
+
 
 class StepOutputs(msgspec.Struct, tag="step", array_like=True):
     """The outputs of one step. Counters in `stats` are totals since the engine process began."""

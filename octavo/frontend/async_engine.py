@@ -12,10 +12,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
 from typing import Any, Self
-
-import msgspec
 
 from octavo.config import EngineConfig
 from octavo.engine.messages import (
@@ -32,18 +29,17 @@ from octavo.engine.messages import (
 from octavo.frontend.client import Client, EngineClient
 from octavo.frontend.descriptions import Descriptions
 from octavo.frontend.mailbox import Mailbox
-from octavo.frontend.output_processor import OutputProcessor, RequestState
+from octavo.frontend.output_processor import OutputProcessor
+from octavo.frontend.read_model import read_model
 from octavo.frontend.request import Prompt, RequestBuilder, check_policy_takes
+from octavo.frontend.request_state import RequestState
 from octavo.frontend.supervisor import ENGINE_COMMAND, EngineDeadError, RestartBudget
 from octavo.frontend.suspects import Suspects
-from octavo.model.generation_config import sampling_defaults
-from octavo.model.load import read_model_info, resolve_max_model_len, resolve_model
+from octavo.model.load import resolve_model
 from octavo.outputs import RequestOutput
 from octavo.request_options import NO_OPTIONS, RequestOptions
 from octavo.sampling_params import SamplingParams
-from octavo.structured.config import structured_outputs_config
 from octavo.structured.params import StructuredOutputsParams
-from octavo.tokenizer.load import load_tokenizer
 from octavo.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["AsyncEngine", "EngineDeadError"]
@@ -256,7 +252,7 @@ class AsyncEngine:
         self._try_next_suspect()
 
     def _take_step(self, step: StepOutputs) -> None:
-        self.stats = step.stats = add_totals(step.stats, self._past)
+        self.stats = step.stats = step.stats.after(self._past)
         if self.on_step is not None:
             self.on_step(step)
         self._tell(*self._processor.process(step))
@@ -341,27 +337,3 @@ class AsyncEngine:
         for request_id in request_ids:
             self._mailboxes[request_id].error = error
         self._abort(request_ids)
-
-
-def add_totals(stats: SchedulerStats, past: SchedulerStats) -> SchedulerStats:
-    """`stats` with the totals of engines that came before."""
-    return msgspec.structs.replace(
-        stats,
-        num_preemptions=stats.num_preemptions + past.num_preemptions,
-        prefix_cache_queries=stats.prefix_cache_queries + past.prefix_cache_queries,
-        prefix_cache_hits=stats.prefix_cache_hits + past.prefix_cache_hits,
-    )
-
-
-def read_model(path: Path, config: EngineConfig) -> tuple[RequestBuilder, dict[str, Any]]:
-    """What makes requests for the model there, and the sampling parameters that it asks for."""
-    info = read_model_info(path)
-    requests = RequestBuilder(
-        load_tokenizer(path, config.tokenizer),
-        vocab_size=info.spec.vocab_size,
-        max_model_len=resolve_max_model_len(info.spec, config.max_model_len),
-        eos_token_ids=info.eos_token_ids,
-        seed=config.seed,
-        structured_outputs=structured_outputs_config(config.structured_outputs_config),
-    )
-    return requests, sampling_defaults(info.sampling, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from octavo.frontend.output_processor import RequestState
+from octavo.frontend.request_state import RequestState
 
 
 class Mailbox:

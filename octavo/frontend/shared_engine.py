@@ -22,9 +22,10 @@ from octavo.engine.messages import (
     StepOutputs,
     ToEngine,
 )
-from octavo.frontend.async_engine import AsyncEngine, read_model
+from octavo.frontend.async_engine import AsyncEngine
 from octavo.frontend.client import Client, EngineClient
 from octavo.frontend.loop_socket import LoopSocket
+from octavo.frontend.read_model import read_model
 from octavo.frontend.request import RequestBuilder
 from octavo.frontend.suspects import TrialTurns
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from octavo.frontend.output_processor import RequestState
+from octavo.frontend.request_state import RequestState
 
 MAX_CRASHES = 2
 """Crashes without a token between them that make a request a suspect."""

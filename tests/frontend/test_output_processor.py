@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.fake_engine import EOS, VOCAB_SIZE, FakeEngine, byte_tokenizer, fake_tokens
 
 from octavo.engine.messages import SequenceOutput, StepOutputs
-from octavo.frontend.output_processor import OutputProcessor, RequestState
+from octavo.frontend.output_processor import OutputProcessor
 from octavo.frontend.request import RequestBuilder
+from octavo.frontend.request_state import RequestState
 from octavo.outputs import CompletionOutput, RequestOutput
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 
