@@ -67,8 +67,9 @@ def measure_roofline(isa: str, threads: int) -> Roofline:
 class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
     """What a step costs: the weights once, and for each row its linears and its attention.
 
-    `token_macs` are the multiply-adds of each token's linears, `output_macs` those of each row that gives
-    logits, in integers and in floats; `attention_macs` are one token's for each position that it sees.
+    `token_macs` are the multiply-adds of the linears for each token, `output_macs` those for each row that
+    gives logits; both are in integers and in floats. `attention_macs` are those of one token for each
+    position that it sees.
     """
 
     weight_bytes: int

@@ -72,8 +72,8 @@ WITHOUT_EFFECT = frozenset(
         "use_v2_block_manager",
     }
 )
-"""They tune what is not there (CUDA graphs, swapping, downloads, images), or allow what octavo never does (to
-run code that comes with a checkpoint), so that any value may be dropped."""
+"""They tune something that octavo does not have (CUDA graphs, swapping, downloads, images), or allow
+something that it never does (running code that comes with a checkpoint). So any value may be dropped."""
 
 ONLY_AT: dict[str, tuple[tuple[Any, ...], str]] = {
     "tensor_parallel_size": ((1,), "the model runs in one process"),

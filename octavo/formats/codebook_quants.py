@@ -34,7 +34,7 @@ NF4_STEPS = 112
 NF4_TABLE = np.rint(NF4_FLOATS * NF4_STEPS).astype(np.int8)
 """NF4 for the integer kernels, in the steps whose integers are nearest to it.
 
-They are off by 1/260 of a block's largest value at most, and by 1/580 in the mean square; NF4 itself is off
+They are off by at most 1/260 of a block's largest value, and by 1/580 in the mean square. NF4 itself is off
 by 1/28 where values are normally distributed.
 """
 

@@ -1,9 +1,9 @@
 """GGUF, llama.cpp's checkpoint, versions 2 and 3, little-endian: one file, or parts of one.
 
 Layout: magic, version, counts, metadata pairs, tensor infos, padding, tensor data. Everything that the file
-says of itself (counts, lengths, offsets) is checked against its size before it is used, so that a truncated
-or hostile file gives a ValueError of one line and memory in proportion to the file.
-Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+says about itself (counts, lengths, offsets) is checked against its size before it is used. So a truncated or
+hostile file gives a ValueError of one line, and takes memory in proportion to the file. Source:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations

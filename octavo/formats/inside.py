@@ -9,8 +9,8 @@ def file_inside(folder: Path, name: str) -> Path:
     """The file `name` of `folder`, there or not.
 
     It may be a link within the folder, or as in Hugging Face's cache from snapshots/REVISION to blobs beside
-    it. Raises ValueError for a name with a directory in it, and for a link that leads elsewhere: a model that
-    came from somebody must not say which of our files are read.
+    it. Raises ValueError for a name with a directory in it, and for a link that leads elsewhere. A model from
+    somebody else must not choose which of our files are read.
     """
     if not is_file_name(name):
         raise ValueError(f"{folder}: {name!r:.80} is no name of a file in it")

@@ -1,9 +1,9 @@
 """From any stored form to one that the backends run.
 
 A weight keeps its exact values where an encoding of `RUNS` can hold them. Where only its scales and minimums
-are too fine for that, they are rounded to float16: that moves either term of a value by at most 1/2048 of
-itself, what float16 weights would do too, and a few hundredths of the step between two codes at most.
-Otherwise the values become float16, or float32 where they are outside float16's range.
+are too fine for that, they are rounded to float16. That moves either term of a value by at most 1/2048 of
+itself, as float16 weights would. It is a few hundredths of the step between two codes at most. Otherwise the
+values become float16, or float32 where they are outside float16's range.
 
     stored                       runs as   exact?
     F32 F16 BF16                 itself    yes
@@ -14,10 +14,10 @@ Otherwise the values become float16, or float32 where they are outside float16's
     Q3_K                         Q8_0      yes: scale times code fits int8, and leaves one float16 scale
     Q8_K                         Q8_0      float32 scales, rounded alike
 
-Weights of Hugging Face's methods say themselves what they run as: Q4_0 for 4-bit codes with zero points of 8
-and groups that are whole 32s, Q4_1 and U8_1 with minimums of -(scale * zero) for other zero points, Q8_0 for
-int8, F8_E4M3 for FP8: its scales stay float32. bitsandbytes' NF4 and FP4 become the encodings of that name,
-whose tables are integers: see `codebook_quants` for what that costs.
+Weights of Hugging Face's methods say themselves what they run as. 4-bit codes with zero points of 8, in
+groups of whole 32s, run as Q4_0. Codes with other zero points run as Q4_1 and U8_1, with minimums of -(scale
+* zero). int8 runs as Q8_0. FP8 runs as F8_E4M3, whose scales stay float32. bitsandbytes' NF4 and FP4 become
+the encodings of that name, whose tables are integers: see `codebook_quants` for what that costs.
 """
 
 from __future__ import annotations

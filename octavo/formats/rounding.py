@@ -35,11 +35,12 @@ def round_int8(values: Floats, size: int = GROUP) -> Groups:
 def round_int4(values: Floats, size: int = GROUP, importance: Floats | None = None) -> Groups:
     """Codes -8 to 7, and for each `size` neighbours the scale with the least squared error.
 
-    `importance`, `[cols]`, weighs the errors of a row's columns: the mean square of the inputs they meet.
-    A scale is negative where the value that is furthest from zero is positive, so that it may have code -8.
-    Candidates are the scales that put that value at 7, 7.5, 8, 8.4, 8.8 or 9.4, each corrected to the best
-    for the codes that it gives, as in llama.cpp's `make_qx_quants`: one beyond the range clips the value and
-    refines the rest. Six leave an error within 0.4% of what llama.cpp's nineteen do, on SmolLM2's weights.
+    `importance`, `[cols]`, weighs the errors of a row's columns: the mean square of the inputs they meet. A
+    scale is negative where the value that is furthest from zero is positive, so that it may have code -8. The
+    scales that are tried put that value at 7, 7.5, 8, 8.4, 8.8 or 9.4. Each is then corrected to the best one
+    for the codes that it gives, as in llama.cpp's `make_qx_quants`. A scale that puts the value beyond the
+    range clips it, and is finer for the other values. Six leave an error within 0.4% of what llama.cpp's
+    nineteen do, on SmolLM2's weights.
     """
     return round_rows("int4", FloatRows.of(values), size, importance)
 
@@ -64,9 +65,9 @@ def round_int4_minimums(values: Floats, size: int = GROUP, importance: Floats | 
 def float8_groups(values: Floats) -> Groups:
     """Numbers of E4M3, and for each 32 neighbours the float32 scale with the least squared error.
 
-    A number's error depends on where it lies between two powers of two, so candidates put the largest of a
-    group at 448 and a quarter, a half and three quarters of a power of two below: half the squared error of a
-    scale a row, on SmolLM2's weights. A zero has no sign.
+    The error of a number depends on where it lies between two powers of two. So four scales are tried, which
+    put the largest value of a group at 448, and a quarter, a half and three quarters of a power of two below.
+    On SmolLM2's weights this leaves half the squared error of one scale a row. A zero has no sign.
     """
     return round_rows("fp8", FloatRows.of(values), GROUP)
 
@@ -168,8 +169,8 @@ def float8_rows(values: Floats) -> Groups:
 def nearest_e4m3(values: Floats) -> Floats:
     """The nearest number of E4M3 to each value, as `encode_e4m3`.
 
-    Adding 1.5 times a number 2^20 times as large as a value's power of two leaves the bits that E4M3 has;
-    below 2^-6 its numbers keep the distance that they have there.
+    Take a number 2^20 times as large as a value's power of two. Adding 1.5 times that number leaves the bits
+    that E4M3 has. Below 2^-6 the numbers of E4M3 keep the distance that they have there.
     """
     values = np.clip(values, -np.float32(E4M3_MAX), np.float32(E4M3_MAX))
     powers = np.maximum(values.view(np.uint32) & np.uint32(0xFF << 23), np.uint32(121 << 23))

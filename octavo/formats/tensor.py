@@ -23,8 +23,8 @@ class Encoding(Enum):
     """How the values of a tensor are stored: (name, values stored together, bytes that they take).
 
     Those after BF16 are llama.cpp's, along a row; `block_quants`, `k_quants` and `codebook_quants` say what
-    their bytes mean. Four are octavo's own: U8_1 is Q4_1 with whole bytes as codes, F8_E4M3 E4M3 floats with
-    a float32 scale, NF4 and FP4 are IQ4_NL with tables of their own.
+    their bytes mean. Four are octavo's own. U8_1 is Q4_1 with whole bytes as codes. F8_E4M3 is E4M3 floats
+    with a float32 scale. NF4 and FP4 are IQ4_NL with tables of their own.
     """
 
     F32 = ("F32", 1, 4)

@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 class Histogram(Collector):
     """Counts of values up to each of `bounds`, ascending, and above the last.
 
-    Unlike the client library's it takes a weight (sequences of one batch have the same gap between
-    tokens), finds the bucket by bisection, and has no lock: one thread observes and collects.
+    It differs from the client library's histogram in three ways. It takes a weight, because sequences of one
+    batch have the same gap between tokens. It finds the bucket by bisection. It has no lock, because one
+    thread observes and collects.
     """
 
     def __init__(

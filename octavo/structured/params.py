@@ -22,14 +22,14 @@ KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 class StructuredOutputsParams(msgspec.Struct, forbid_unknown_fields=True):
     """The form of an output, with vLLM's names and meanings; exactly one of the first six is given.
 
-    `json` is a JSON schema, as an object or as text; `regex` an expression that the whole output matches;
-    `choice` the texts of which it is one; `grammar` a context-free grammar in EBNF (GBNF) or Lark;
-    `json_object` True asks for any JSON object; `structural_tag` for schemas between tags, the first of
-    which a trigger begins.
+    `json` is a JSON schema, as an object or as text. `regex` is an expression that the whole output matches.
+    `choice` has the texts of which the output is one. `grammar` is a context-free grammar in EBNF (GBNF) or
+    Lark. `json_object` True asks for any JSON object. `structural_tag` asks for JSON of schemas between tags;
+    a trigger is the beginning of an opening tag.
 
-    For JSON `disable_any_whitespace` leaves out white space, `whitespace_pattern` is what there may be of
-    it, and `disable_additional_properties` takes properties that a schema does not name for forbidden unless
-    it says otherwise.
+    Three fields are for JSON. `disable_any_whitespace` leaves out white space. `whitespace_pattern` is an
+    expression for the white space that there may be. `disable_additional_properties` forbids properties that
+    a schema does not name, unless the schema says otherwise.
 
     Raises ValueError that names the field, what it got and what it takes. Whether a schema, an expression or
     a grammar is one is seen when it is compiled.

@@ -1,9 +1,9 @@
 """Chat messages to one prompt, by the Jinja template that comes with a model.
 
-The environment is the one that templates are written for, transformers' (`apply_chat_template`): sandboxed,
-trim_blocks, lstrip_blocks, loop controls, `raise_exception`, `strftime_now`, a `tojson` that leaves HTML be,
-and `{% generation %}`. A template comes with the model and is trusted no more than it: what it may loop and
-write is bounded.
+The environment is the one that templates are written for, that of transformers' `apply_chat_template`. It is
+sandboxed, with trim_blocks, lstrip_blocks, loop controls, `raise_exception`, `strftime_now`, a `tojson` that
+does not escape HTML, and `{% generation %}`. A template comes with the model and is trusted no more than it:
+what it may loop and write is bounded.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def render_chat(
     """The prompt that template `source` makes of `messages`.
 
     With `continue_final_message` the prompt ends where the final message's content ends, so that the model
-    goes on with it. `variables` are more names for the template.
-    Raises ValueError: for a message that is malformed (naming `messages[i]`), for a template that does not
-    parse, loops for ever or writes without end, and with the template's own words where it refuses.
+    goes on with it. `variables` are more names for the template. Raises ValueError for a malformed message
+    (naming `messages[i]`), and for a template that does not parse, loops for ever or writes without end.
+    Where the template itself refuses, the error has the template's words.
     """
     if continue_final_message and add_generation_prompt:
         raise ValueError(

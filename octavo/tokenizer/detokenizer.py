@@ -1,7 +1,7 @@
 """Text of a token stream, as it arrives.
 
-`tokenizers.decoders.DecodeStream` decodes a growing window again at every token, keeps whatever ends in
-U+FFFD (for ever, when a model emits bytes that never become a character), and raises once a window does not
+`tokenizers.decoders.DecodeStream` decodes a growing window again at every token. It keeps whatever ends in
+U+FFFD: for ever, when a model emits bytes that never become a character. And it raises once a window does not
 begin as the last one did. Here each token has its bytes and the state is one UTF-8 decoder.
 """
 
@@ -19,10 +19,10 @@ MAX_PENDING_BYTES = 3
 class IncrementalDetokenizer:
     """Turns tokens into text piece by piece; O(1) a token, and at most 3 bytes are held back.
 
-    All pushes and `finish` together are `tokenizer.decode(prompt + output)` less the prompt's text. Two
-    exceptions: a character that the prompt's last tokens begin and the output completes is given whole; and
-    in a run of byte-fallback tokens with bytes that are not UTF-8, each such byte becomes U+FFFD, where the
-    decoder, which judges a run as a whole, would take back the characters before it too.
+    All pushes and `finish` together are `tokenizer.decode(prompt + output)` less the prompt's text. There are
+    two exceptions. A character that begins in the prompt's last tokens and ends in the output is given whole.
+    And a run of byte-fallback tokens may have bytes that are not UTF-8: here each such byte becomes U+FFFD.
+    The decoder judges the run as a whole, and would take back the characters before that byte too.
 
     `skip_special_tokens` leaves out special tokens. Without `spaces_between_special_tokens` an added token
     that follows another one is given as it is written, with no space that the decoder would put there.

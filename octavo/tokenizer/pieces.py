@@ -2,9 +2,9 @@
 
 A `tokenizers` decoder turns a list of tokens into text; a stream needs the same one token at a time. Every
 decoder that language models use gives each token fixed bytes, whatever its neighbours, but for the first
-token of a text. Two families: byte-level BPE (Radford et al., 2019), whose tokens spell bytes in 256
-printable characters, and SentencePiece (Kudo and Richardson, 2018), whose tokens spell text with U+2581 for
-a space and may fall back to tokens for single bytes.
+token of a text. There are two families. The tokens of byte-level BPE (Radford et al., 2019) spell bytes, in
+256 printable characters. The tokens of SentencePiece (Kudo and Richardson, 2018) spell text, with U+2581 for
+a space, and there may be tokens for single bytes to fall back to.
 """
 
 from __future__ import annotations

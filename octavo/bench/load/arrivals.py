@@ -10,9 +10,9 @@ import random
 def arrival_times(count: int, rate: float, burstiness: float, seed: int) -> list[float]:
     """Seconds from the start for each of `count` requests, `rate` a second, ascending.
 
-    The gaps are gamma distributed with shape `burstiness` and mean 1 / `rate`, so that 1 is a Poisson
-    process, and are scaled to that mean as they were drawn: else a short run has another rate than was
-    asked for. An infinite rate sends all at once.
+    The gaps are gamma distributed with shape `burstiness` and mean 1 / `rate`; a shape of 1 is a Poisson
+    process. After they are drawn they are scaled to that mean exactly, since otherwise a short run would have
+    another rate than was asked for. An infinite rate sends all at once.
     """
     if math.isinf(rate):
         return [0.0] * count

@@ -1,8 +1,8 @@
 """AWQ (Lin et al., 2023) in AutoAWQ's "gemm" layout: 4-bit codes with zero points.
 
-qweight is int32 `[in, out / 8]`: eight neighbouring outputs in a word, in the order 0 2 4 6 1 3 5 7 from the
-lowest bits; qzeros, `[groups, out / 8]`, alike. scales are `[groups, out]`. Value = scale (code - zero).
-Source: awq/modules/linear/gemm.py of https://github.com/casper-hansen/AutoAWQ.
+qweight is int32 `[in, out / 8]`. A word holds eight neighbouring outputs, in the order 0 2 4 6 1 3 5 7 from
+the lowest bits. qzeros is `[groups, out / 8]`, in the same layout. scales are `[groups, out]`. Value = scale
+(code - zero). Source: awq/modules/linear/gemm.py of https://github.com/casper-hansen/AutoAWQ.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """bitsandbytes: NF4 and FP4 (Dettmers et al., 2023), and LLM.int8() (Dettmers et al., 2022).
 
-4-bit: weight holds two codes a byte, the first in the high nibble, of the whole matrix row after row;
-quant_map says what each code stands for, and absmax scales each `blocksize` codes. With double quantisation
-absmax is itself 8-bit codes: nested_quant_map, nested_absmax for each `nested_blocksize`, and a nested_offset
-for all. The sizes are JSON in the bytes of quant_state. 8-bit: int8 `[out, in]`, times SCB / 127 a row.
-Source: bitsandbytes/functional.py of https://github.com/bitsandbytes-foundation/bitsandbytes.
+4-bit: weight holds the codes of the whole matrix, row after row, two a byte, the first in the high nibble.
+quant_map says what each code stands for. absmax has a scale for each `blocksize` codes. With double
+quantisation absmax is itself 8-bit codes: nested_quant_map, nested_absmax for each `nested_blocksize`, and a
+nested_offset for all. The sizes are JSON in the bytes of quant_state. 8-bit: int8 `[out, in]`, times SCB /
+127 a row. Source: bitsandbytes/functional.py of https://github.com/bitsandbytes-foundation/bitsandbytes.
 """
 
 from __future__ import annotations

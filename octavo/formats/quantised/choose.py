@@ -27,8 +27,8 @@ _OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 def quantised(directory: SafetensorsDirectory, requested: str | None) -> SafetensorsDirectory:
     """`directory` as its quantization_config says, or as `requested` where it says nothing; else itself.
 
-    It stays itself too where `requested` is what weights of 16 or 32 bits are rounded to while they are
-    loaded: "fp8" is that where the directory has no scales of FP8 weights. Raises ValueError when the two
+    It also stays as it is where `requested` says what weights of 16 or 32 bits are rounded to while they are
+    loaded. "fp8" means that when the directory has no scales of FP8 weights. Raises ValueError when the two
     differ, and for a method or settings that octavo does not read.
     """
     stated, settings = _stated(directory)

@@ -1,9 +1,9 @@
 """E4M3 weights with float scales: the fp8 method, and compressed-tensors' float-quantized.
 
-weight is float8 `[out, in]`. Its scale, by which it is multiplied whatever the name says, is one number, one
-a row, or one a block of rows and columns: 128 x 128 in DeepSeek's and Qwen's checkpoints. Static scales of
-activations are not used: octavo rounds no activation to fp8.
-Source: transformers/integrations/finegrained_fp8.py; vLLM's Fp8Config.
+weight is float8 `[out, in]`. It is multiplied by its scale, whatever the scale's name says. The scale is one
+number, one a row, or one a block of rows and columns (128 x 128 in DeepSeek's and Qwen's checkpoints). Static
+scales of activations are not used: octavo rounds no activation to fp8. Source:
+transformers/integrations/finegrained_fp8.py; vLLM's Fp8Config.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ from octavo.formats.weight import QuantisedWeight
 class Method:
     """How one method stores a weight: several tensors, named after the module that they belong to.
 
-    A tensor whose name ends in one of `markers` says that its module is quantised; `parts` are the other ends
-    of names that such a module has, and `unused` those that nobody needs: octavo scales activations and the
-    KV cache itself. What the weight is called is the module's name and `weight_suffix`. `check` raises
-    ValueError for settings (quantization_config) that are not read; `read` makes the weight of a module.
+    A module is quantised when it has a tensor whose name ends in one of `markers`. `parts` are the ends of
+    the other names in such a module. `unused` are ends of names that are not needed, because octavo scales
+    activations and the KV cache itself. What the weight is called is the module's name and `weight_suffix`.
+    `check` raises ValueError for settings (quantization_config) that are not read; `read` makes the weight of
+    a module.
     """
 
     name: str
