@@ -24,7 +24,7 @@ def check(observed: Observation) -> Iterator[Finding]:
             severity="critical",
             evidence=f"{errors:.0f} of {finished:.0f} requests failed {observed.period}",
             cause="the engine could not finish them",
-            change="see the server's log, which has each with its request id under --log-format json",
+            change="see the server's log; with --log-format json its lines have the request's id",
         )
     if finished >= ENOUGH_REQUESTS and aborts > MANY_ABORTS * finished:
         yield Finding(
@@ -33,5 +33,5 @@ def check(observed: Observation) -> Iterator[Finding]:
             severity="warning",
             evidence=f"clients gave up {aborts:.0f} of {finished:.0f} requests {observed.period}",
             cause="answers take longer than clients wait",
-            change="see what makes latency high here; raise the clients' time-outs else",
+            change="see what makes latency high here, or raise the clients' time-outs",
         )

@@ -47,7 +47,7 @@ def unreachable(reason: str) -> Finding:
         chapter="errors",
         severity="critical",
         evidence=reason,
-        cause="no server listens there, it is still loading, or something between blocks the way",
+        cause="no server listens there, it is still loading, or something in between blocks the way",
         change="start it, give its URL, or wait until it says that it is ready",
     )
 

@@ -65,8 +65,8 @@ def _queue(observed: Observation) -> Iterator[Finding]:
             chapter="latency",
             severity="warning",
             evidence=evidence,
-            cause="more requests come than one replica computes in time",
-            change="add replicas, or set --target-ttft so that those that would be late are refused",
+            cause="more requests come than one replica can compute in time",
+            change="add replicas, or set --target-ttft so that requests that would be late are refused",
         )
 
 
@@ -148,7 +148,7 @@ def _long_steps(observed: Observation) -> Iterator[Finding]:
             severity="warning",
             evidence=f"the p95 of the time between tokens is {gap:.0f} ms, that of steps {step:.0f} ms with "
             f"up to {budget:.0f} tokens",
-            cause="prompts beside them make the steps of sequences that decode long",
+            cause="prompts in the same steps make sequences that decode wait",
             change=f"lower --max-num-batched-tokens from {budget:.0f} to {min(smaller, int(budget) // 2)}, "
             "or set --target-itl",
         )

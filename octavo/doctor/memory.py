@@ -20,7 +20,7 @@ def check(observed: Observation) -> Iterator[Finding]:
             severity="critical",
             evidence="GET /health answers 503",
             cause="no engine process runs: it starts, or died so often that the server gave up on it",
-            change=f"read the log's last lines; if it was killed for want of memory, {smaller}",
+            change=f"read the log's last lines; if it was killed because memory ran out, {smaller}",
         )
     restarts = observed.last.value("octavo_engine_restarts_total")
     if restarts:
@@ -29,8 +29,8 @@ def check(observed: Observation) -> Iterator[Finding]:
             chapter="memory",
             severity="critical",
             evidence=f"the engine process was replaced {restarts:.0f} times since the server started",
-            cause="it died: killed by the kernel for want of memory most often, by a fault of its own else",
-            change=f"the log says which; against want of memory, {smaller}",
+            cause="it died; mostly the operating system killed it when memory ran out, else it had a fault",
+            change=f"the log says which; if memory ran out, {smaller}",
         )
     restarts = observed.last.value("octavo_api_process_restarts_total")
     if restarts:
@@ -39,9 +39,9 @@ def check(observed: Observation) -> Iterator[Finding]:
             chapter="memory",
             severity="critical",
             evidence=f"an API process was replaced {restarts:.0f} times since the server started",
-            cause="it died, and the connections that it had with it: killed by the kernel for want of "
-            "memory, or by a fault of its own or of --middleware",
-            change=f"the log says which; against want of memory, {smaller}",
+            cause="it died, and its connections with it: the operating system killed it because "
+            "memory ran out, or it had a fault, its own or that of --middleware",
+            change=f"the log says which; if memory ran out, {smaller}",
         )
     total = observed.last.value("octavo_memory_limit_bytes")
     available = observed.last.value("octavo_memory_available_bytes")

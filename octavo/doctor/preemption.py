@@ -32,7 +32,7 @@ def check(observed: Observation) -> Iterator[Finding]:
             chapter="preemption",
             severity="warning",
             evidence=f"{observed.kv_usage:.0%} of the KV cache{size} is in use",
-            cause="the KV cache is about too small for the sequences that run",
+            cause="the KV cache is almost too small for the sequences that run",
             change=f"{more_kv_cache(observed)}, or add replicas",
         )
 

@@ -13,7 +13,7 @@ def file_inside(folder: Path, name: str) -> Path:
     somebody else must not choose which of our files are read.
     """
     if not is_file_name(name):
-        raise ValueError(f"{folder}: {name!r:.80} is no name of a file in it")
+        raise ValueError(f"{folder}: {name!r:.80} is not the name of a file in this folder")
     path = folder / name
     if path.is_symlink():
         home, target = folder.resolve(), path.resolve()

@@ -108,7 +108,7 @@ def _tokenizer(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: list[int]) 
     model = backend["model"]
     if model["type"] != "BPE" or model.get("byte_fallback"):
         raise ValueError(
-            "octavo writes byte-level BPE tokenizers to GGUF, and this is none; write safetensors"
+            "octavo writes only byte-level BPE tokenizers to GGUF, and this is not one; write safetensors"
         )
     added = {each["id"]: each for each in backend["added_tokens"]}
     tokens, types = [], []

@@ -30,7 +30,7 @@ class StructuredOutputsConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be {' or '.join(BACKENDS)}, which is llguidance")
         if self.reasoning_parser or self.enable_in_reasoning:
-            raise ValueError("reasoning_parser and enable_in_reasoning: thinking is not told apart yet")
+            raise ValueError("reasoning_parser and enable_in_reasoning: there is no reasoning parser yet")
 
     def applied_to(self, params: StructuredOutputsParams) -> StructuredOutputsParams:
         """What a request asks for, and what the operator does; a `whitespace_pattern` has its way."""

@@ -34,7 +34,7 @@ class Matcher:
         """Why the output can not go on: what the grammar needs to be followed is out of bounds, or a token
         came that it does not allow."""
         if output_token_ids and not matcher.consume_tokens(list(output_token_ids)):
-            raise ValueError(f"structured_outputs: tokens that were put out do not fit: {error_of(matcher)}")
+            raise ValueError(f"structured_outputs: the tokens do not fit the grammar: {error_of(matcher)}")
 
     def mask(self) -> NDArray[np.uint32]:
         """The tokens that may come next, `[ceil(V / 32)]` words with the lowest bit first.

@@ -37,5 +37,5 @@ def test_links_out_of_the_folder(tmp_path):
     "name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "a\0", "\ud800", "x" * 300, None, 3]
 )
 def test_names_that_are_none(name, tmp_path):
-    with pytest.raises(ValueError, match="is no name of a file in it"):
+    with pytest.raises(ValueError, match="is not the name of a file in this folder"):
         file_inside(tmp_path, name)

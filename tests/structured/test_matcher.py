@@ -112,5 +112,5 @@ def test_a_token_that_is_not_allowed_is_a_failure(compiler: GrammarCompiler) -> 
     assert isinstance(matcher, Matcher)
     matcher.append(2)
     assert matcher.failure
-    with pytest.raises(ValueError, match=r"^structured_outputs: tokens that were put out do not fit"):
+    with pytest.raises(ValueError, match=r"^structured_outputs: the tokens do not fit the grammar"):
         compiler.submit(StructuredOutputsParams(regex="a"), [2]).result()

@@ -32,7 +32,7 @@ class RandomWords:
         if len(self._words) < _FEWEST:
             self._words = [text for text in tokens if _CHARACTER.fullmatch(text)]
         if len(self._words) < _FEWEST:
-            raise ValueError("tokenizer (--tokenizer): it has hardly a word to make random prompts of")
+            raise ValueError("tokenizer (--tokenizer): it has too few words to make random prompts from")
 
     def texts(self, lengths: Sequence[int], prefix: str = "") -> list[tuple[str, int]]:
         """Texts of so many tokens after `prefix`, with the tokens that they came to in all.

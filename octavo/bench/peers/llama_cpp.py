@@ -27,7 +27,7 @@ class LlamaCpp:
             if not (programs / program).is_file():
                 raise ValueError(f"--peer-bin: {programs} has no {program}; build it there first")
         if not model.is_file():
-            raise Unavailable(f"it reads GGUF files only, and {model} is none")
+            raise Unavailable(f"it reads only GGUF files, and {model} is not one")
         self._programs = programs
         self._common = ["-m", str(model), "-t", str(threads), "-ngl", "0"]
 
