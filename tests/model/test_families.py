@@ -75,6 +75,8 @@ def write_metadata(path: Path, **changes: Any) -> Path:
                 data += text(key) + struct.pack("<II", 4, value)
             case float():
                 data += text(key) + struct.pack("<Id", 12, value)
+            case list():
+                data += text(key) + struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
     data += text("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, 160, 8, 0)
     data += b"\0" * (-len(data) % 32) + b"\0" * (160 * 68)
     (path / "model.gguf").write_bytes(data)
@@ -281,6 +283,20 @@ def test_gguf_attention_keys(tmp_path):
     assert spec.attentions == (attention,) * 4
 
 
+def test_gguf_keys_that_are_lists_by_layer(tmp_path):
+    changes = {
+        "llama.attention.head_count": [4, 2, 4, 4],
+        "llama.attention.head_count_kv": [4, 1, 2, 2],
+        "llama.feed_forward_length": [96, 32, 64, 96],
+    }
+    spec = read_spec(write_metadata(tmp_path, **changes))
+    assert [each.num_heads for each in spec.attentions] == [4, 2, 4, 4]
+    assert [each.num_kv_heads for each in spec.attentions] == [4, 1, 2, 2]
+    assert [each.mlp.width for each in spec.layers] == [96, 32, 64, 96]
+    one_for_all = read_spec(write_metadata(tmp_path, **changes | {"llama.attention.head_count_kv": None}))
+    assert [each.num_kv_heads for each in one_for_all.attentions] == [4, 2, 4, 4]
+
+
 @pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
 def test_gguf_linear_scaling(tmp_path, key):
     assert read_spec(write_metadata(tmp_path, **{key: 2.0})).ropes["full"].scaling.factor == 2.0
@@ -296,6 +312,12 @@ def test_gguf_linear_scaling(tmp_path, key):
         ({"general.architecture": None}, "general.architecture is 'None'"),
         ({"llama.block_count": None}, "llama.block_count is missing"),
         ({"llama.block_count": 2**31}, "llama.block_count must be an integer"),
+        ({"llama.feed_forward_length": [96, 96, 96]}, "feed_forward_length must be one integer, or 4, got 3"),
+        (
+            {"llama.feed_forward_length": [96, 96, 0, 96]},
+            r"feed_forward_length\[2\] must be an integer",
+        ),
+        ({"llama.feed_forward_length": None}, "feed_forward_length is missing"),
         ({"llama.expert_count": 8}, "llama.expert_count asks for a mixture of experts"),
         ({"llama.attention.value_length": 32}, "value_length must be the key length, 16"),
         ({"llama.rope.dimension_count": 8}, "rope.dimension_count must be the head's 16"),

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from support.model_with_tokenizer import TEXT, save_model
-from support.tiny_models import expected_logits, read_gguf
+from support.model_with_tokenizer import TEXT, save_model, save_tokenizer
+from support.tiny_models import expected_logits, make_model, read_gguf
 
 from octavo.cli.main import main
 from octavo.config import EngineConfig
@@ -156,6 +156,17 @@ def test_gguf_to_safetensors_and_back(original, tmp_path):
     assert transformers.AutoTokenizer.from_pretrained(directory).encode("quick") == load_tokenizer(
         path
     ).encode("quick")
+
+
+def test_biases_of_q_and_k_go_with_their_rows(tmp_path):
+    """llama.cpp's order of rotary pairs is that of a bias as well."""
+    make_model("llama-biases").save_pretrained(tmp_path / "model")
+    save_tokenizer(tmp_path / "model")
+    file = written(tmp_path / "model", tmp_path / "f32.gguf", format="gguf-f32")
+    weights = load_model(EngineConfig(model=str(tmp_path / "model"))).weights
+    again = load_model(EngineConfig(model=str(file))).weights
+    for name, expected in weights.items():
+        assert np.array_equal(again[name].to_float32(), expected.to_float32()), name
 
 
 @pytest.mark.parametrize("rotary", [

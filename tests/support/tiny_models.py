@@ -83,7 +83,12 @@ CONFIGS = {
 def make_model(name: str) -> transformers.PreTrainedModel:
     """The float32 model `name` of CONFIGS, every parameter random, norms around one."""
     torch.manual_seed(list(CONFIGS).index(name))
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]()).float().eval()
+    return randomise(transformers.AutoModelForCausalLM.from_config(CONFIGS[name]()))
+
+
+def randomise(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """`model` in float32, every parameter random, norms around one."""
+    model = model.float().eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             std = 1.2 * model.config.hidden_size**-0.5
