@@ -10,7 +10,6 @@ either the number of tokens in the step or the number of rows that want logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -66,6 +65,11 @@ class Instruction:
     shapes: tuple[tuple[int, ...], ...] = ()
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
+    @property
+    def multiplied(self) -> tuple[str, ...]:
+        """The weights that a linear multiplies by: those with an `out` attribute, ahead of the biases."""
+        return self.weights[: sum(name.startswith("out") for name in self.attributes)]
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -100,24 +104,14 @@ class Program:
 
     @property
     def linear_weights(self) -> list[str]:
-        """Those that a linear multiplies by."""
-        return self._weights_where(lambda number, each: f"out{number}" in each.attributes)
+        """Those that a linear multiplies by, once each."""
+        return list(dict.fromkeys(name for each in self.instructions for name in each.multiplied))
 
     @property
     def other_weights(self) -> list[str]:
-        """Those that something else reads: the embedding, norms, biases, the rope table."""
-        return self._weights_where(
-            lambda number, each: each.op != "linear" or f"out{number}" not in each.attributes
-        )
-
-    def _weights_where(self, wanted: Callable[[int, Instruction], bool]) -> list[str]:
+        """Those that something else reads, once each: the embedding, norms, biases, the rope table."""
         return list(
-            dict.fromkeys(
-                name
-                for each in self.instructions
-                for number, name in enumerate(each.weights)
-                if wanted(number, each)
-            )
+            dict.fromkeys(name for each in self.instructions for name in each.weights[len(each.multiplied) :])
         )
 
 
