@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.runtime import fixed_order
+
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
@@ -72,8 +74,8 @@ def _encode_int16(vectors: Floats, part: str) -> Bytes:
     vectors = np.clip(vectors, -(2.0**100), 2.0**100)
     largest = np.abs(vectors).max(axis=-1, keepdims=True)
     whole = np.where(largest > 2.0**-100, largest, np.float32(np.inf))  # else every item is 0
-    norm = np.sqrt(np.square(vectors / whole).sum(axis=-1, keepdims=True, dtype=np.float32))
-    steps = np.float32(16383)
+    norm = np.sqrt(fixed_order.total(np.square(vectors / whole)))[..., None]
+    steps = np.full_like(norm, 16383)
     if part == "keys":
         with np.errstate(divide="ignore"):
             steps = np.minimum(np.float32(46300) / norm, np.float32(32767))

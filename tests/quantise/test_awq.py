@@ -66,7 +66,8 @@ def test_the_model_computes_the_same(name, tmp_path):
     assert any("attn.v" in name for name in folded)
     assert any("mlp.up" in name for name in folded)
     expected = logits(source, dict(source))
-    assert np.allclose(logits(source, scaled(source, scalings)), expected, atol=2e-5 * np.ptp(expected))
+    # With such outliers, what float32 rounds off is 5e-5 of the logits' range in the worst of these models.
+    assert np.allclose(logits(source, scaled(source, scalings)), expected, atol=2e-4 * np.ptp(expected))
 
 
 @pytest.mark.parametrize(
