@@ -14,19 +14,21 @@ from octavo.frontend.output_processor import OutputProcessor
 from octavo.frontend.request import RequestBuilder
 from octavo.frontend.request_state import RequestState
 from octavo.outputs import CompletionOutput, RequestOutput
+from octavo.request_options import RequestOptions
 from octavo.sampling_params import RequestOutputKind, SamplingParams
 
 TOKENIZER = byte_tokenizer()
 CUMULATIVE, DELTA, FINAL_ONLY = RequestOutputKind
 
 
+def builder() -> RequestBuilder:
+    return RequestBuilder(TOKENIZER, vocab_size=VOCAB_SIZE, max_model_len=256, eos_token_ids=[EOS], seed=0)
+
+
 def add(
     processor: OutputProcessor, engine: FakeEngine, params: SamplingParams, request_id: str = "r"
 ) -> RequestState:
-    requests = RequestBuilder(
-        TOKENIZER, vocab_size=VOCAB_SIZE, max_model_len=256, eos_token_ids=[EOS], seed=0
-    )
-    state, messages = processor.add(requests.build("prompt", params, request_id))
+    state, messages = processor.add(builder().build("prompt", params, request_id))
     for message in messages:
         engine.add(message)
     return state
@@ -322,6 +324,13 @@ def test_only_unfinished_children_are_resubmitted_with_the_tokens_that_they_have
     ]
     processor.process(StepOutputs([SequenceOutput(still_open, [67], "length")], stats))
     assert processor.resubmit(state) == []
+
+
+def test_options_are_resubmitted_whole() -> None:
+    options = RequestOptions(priority=3, cache_salt="salt", user="someone", group="group")
+    processor = OutputProcessor(TOKENIZER)
+    state, first = processor.add(builder().build("prompt", SamplingParams(seed=1), "r", options))
+    assert [each.options for each in (*first, *processor.resubmit(state))] == [options, options]
 
 
 def test_metrics_and_cached_tokens_come_from_the_first_tokens() -> None:
