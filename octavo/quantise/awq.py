@@ -8,6 +8,7 @@ same but for rounding.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -18,7 +19,9 @@ from octavo.formats.scaling import Scaling
 from octavo.model.decoder import trace
 from octavo.model.spec import ModelSpec
 from octavo.quantise.calibration import CalibrationRun, Linear, Sequences
-from octavo.quantise.folding import Fold, folds
+from octavo.quantise.folding import Fold, folds, not_folded
+
+_log = logging.getLogger(__name__)
 
 Rounding = Callable[[Floats, Floats | None], Groups]
 """From rows, and the importance of their columns, to codes and scales."""
@@ -41,7 +44,15 @@ def awq_scalings(
     `sequences` are token ids of a text such as the model will see. Left alone are the head, and linears whose
     rows are not whole groups of `size`.
     """
-    found = folds(trace(spec))
+    program = trace(spec)
+    found = folds(program)
+    for (part, op), count in not_folded(program, found).items():
+        _log.warning(
+            "AWQ does not scale %s, in %d layers: octavo cannot move factors of its inputs through %s",
+            part,
+            count,
+            op,
+        )
     scalings: dict[str, Scaling] = {}
     for linear in CalibrationRun(spec, weights, sequences).linears():
         if "lm_head.weight" in linear.names:

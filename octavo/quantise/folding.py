@@ -2,21 +2,27 @@
 
 An input of a linear may be made smaller if the column of the weight that meets it is made larger. AWQ does so
 where the inputs come from something that takes the division in: the weight of a norm, or the rows of the
-linear that makes the values of attention or the second input of silu_mul. The Program says which that is.
+linear that makes the values of attention or the second input of a gated activation. The Program says which
+that is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 
+from octavo.model.parts.activation import GATED
 from octavo.runtime.program import Instruction, Program, View
+
+_GATED = {each.op for each in GATED.values() if each.scales_through}
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
     """Weights that the factors of a linear's inputs are divided out of.
 
-    `vector` are divided entry by entry, `matrix` row by row. Each of their entries feeds `repeats` inputs of
+    `vectors` are divided entry by entry, `matrix` row by row. Each of their entries feeds `repeats` inputs of
     the linear, `head_dim` neighbours at a time: the query heads that share a KV head.
     """
 
@@ -35,6 +41,19 @@ def folds(program: Program) -> dict[str, Fold]:
     return found
 
 
+def not_folded(program: Program, found: Container[str]) -> Counter[tuple[str, str]]:
+    """The linears of layers that are not in `found`: how many of each part, and the op that feeds them."""
+    count: Counter[tuple[str, str]] = Counter()
+    for number, each in enumerate(program.instructions):
+        if each.op == "linear" and each.weights[0].startswith("layers.") and each.weights[0] not in found:
+            before = _producer(program, each.inputs[0], number)
+            while before is not None and before[1].op == "gather_rows":
+                before = _producer(program, before[1].inputs[0], before[0])
+            part = each.weights[0].split(".", 2)[2].removesuffix(".weight")
+            count[part, "nothing" if before is None else before[1].op] += 1
+    return count
+
+
 def _fold(program: Program, number: int) -> Fold | None:
     view = program.instructions[number].inputs[0]
     before = _producer(program, view, number)
@@ -49,7 +68,7 @@ def _fold(program: Program, number: int) -> Fold | None:
     match producer.op:
         case "rms_norm":
             return Fold(producer.weights[:1])
-        case "silu_mul":
+        case op if op in _GATED:
             return _fold_rows(program, position, producer.inputs[1])
         case "paged_attention":
             heads, kv_heads = producer.attributes["num_heads"], producer.attributes["num_kv_heads"]

@@ -13,6 +13,7 @@ from octavo.formats.scaling import Scaling
 from octavo.formats.tensor import Tensor
 from octavo.model.decoder import trace
 from octavo.model.load import describe
+from octavo.quantise import folding
 from octavo.quantise import source as source_module
 from octavo.quantise.awq import awq_scalings
 from octavo.quantise.calibration import CalibrationRun
@@ -52,14 +53,19 @@ def logits(source, weights):
     return np.stack([rows[position] for position in range(40)])
 
 
+def said(caplog):
+    return [each.getMessage() for each in caplog.records if each.name.startswith("octavo")]
+
+
 def scaled(source, scalings):
     return {name: scalings.get(name, Scaling()).apply(values) for name, values in source.items()}
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "llama-wide"])
-def test_the_model_computes_the_same(name, tmp_path):
+def test_the_model_computes_the_same(name, tmp_path, caplog):
     source = source_of(name, tmp_path, outliers=(5, 11))
     scalings = awq_scalings(source.spec, source, SEQUENCES, importance_blind)
+    assert not said(caplog)
     folded = [name for name, each in scalings.items() if each.rows is not None]
     assert any("attn_norm" in name for name in folded)
     assert any("mlp_norm" in name for name in folded)
@@ -88,6 +94,20 @@ def test_outliers_are_rounded_better(rounding, tmp_path):
         return np.square(logits(source, weights) - expected).mean()
 
     assert error(scalings) < 0.6 * error({})
+
+
+def test_an_activation_that_no_factor_goes_through_is_named(tmp_path, monkeypatch, caplog):
+    """Its MLPs' outputs stay as they are, all others are scaled, and the model computes the same."""
+    monkeypatch.setattr(folding, "_GATED", set())
+    source = source_of("llama", tmp_path, outliers=(5, 11))
+    scalings = awq_scalings(source.spec, source, SEQUENCES, importance_blind)
+    assert said(caplog) == [
+        "AWQ does not scale mlp.down, in 3 layers: octavo cannot move factors of its inputs through silu_mul"
+    ]
+    assert not any("mlp.down" in name for name in scalings)
+    assert any("attn.o" in name for name in scalings)
+    expected = logits(source, dict(source))
+    assert np.allclose(logits(source, scaled(source, scalings)), expected, atol=2e-5 * np.ptp(expected))
 
 
 def test_progress_counts_every_linear_of_a_layer(tmp_path):

@@ -32,5 +32,5 @@ class GatedMLP:
         """The MLP of `x` plus `residual`."""
         gate_up = place.linear(ops, x, {"mlp.gate": self.width, "mlp.up": self.width}, bias=self.bias)
         gate, up = gate_up.columns(0, self.width), gate_up.columns(self.width, self.width)
-        hidden = GATED[self.activation](ops, gate, up)
+        hidden = GATED[self.activation].trace(ops, gate, up)
         return place.linear(ops, hidden, {"mlp.down": place.hidden_size}, bias=self.bias, residual=residual)
