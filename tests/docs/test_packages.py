@@ -1,4 +1,7 @@
-"""No package imports one above it: the imports keep to the order of the table in docs/architecture.md."""
+"""The table of packages in docs/architecture.md: complete, and in the order of the imports.
+
+`tests/test_imports.py` finds circles.
+"""
 
 from __future__ import annotations
 
@@ -58,23 +61,3 @@ def test_a_package_imports_only_what_stands_below_it(name: str) -> None:
         if each != name and all_levels[each] < level
     ]
     assert wrong == []
-
-
-def packages_that_import_each_other() -> list[tuple[str, str]]:
-    """Pairs of one row, which the order above says nothing about."""
-    imports = {
-        name: {
-            each
-            for path in (ROOT / "octavo").rglob("*.py")
-            if path.relative_to(ROOT / "octavo").parts[0].removesuffix(".py") == name
-            for each in imported(ast.parse(path.read_text()))
-        }
-        for name in levels()
-    }
-    return [
-        (one, other) for one in imports for other in imports[one] if one < other and one in imports[other]
-    ]
-
-
-def test_no_two_packages_import_each_other() -> None:
-    assert packages_that_import_each_other() == []
