@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,29 @@ from octavo.config import EngineConfig
 from octavo.doctor.examine import UnreachableError, diagnose, observe
 from octavo.doctor.finding import Finding
 
+Progress = Callable[[str], object]
 SHORT = "a prompt of thirty-two letters.."
 
 
-def problems(url: str, seconds: float = 0.0) -> dict[str, Finding]:
-    found = diagnose(observe(url, seconds, lambda _: None))
+def problems(url: str, seconds: float = 0.0, progress: Progress = lambda _: None) -> dict[str, Finding]:
+    """What is found wrong; `progress` is called before each look at the server."""
+    found = diagnose(observe(url, seconds, progress))
     return {finding.name: finding for finding in found if finding.is_problem}
 
 
 @contextmanager
 def under_load(engine: EngineConfig, prompts: list[str], max_tokens: int) -> Iterator[LiveServer]:
-    """A server with steps of 5 ms that is busy with the prompts until the block ends."""
-    with live_server(engine=engine, step_seconds=0.005) as server:
+    """A server that is busy with the prompts until the block ends, and runs the steps that it is told to."""
+    with live_server(engine=engine) as server:
+        server.hold()
         body = {"prompt": prompts, "max_tokens": max_tokens, "ignore_eos": True}
         load = threading.Thread(target=server.post, args=("/v1/completions",), kwargs=body)
         load.start()
+        server.wait_for_requests(len(prompts))
         try:
             yield server
         finally:
+            server.release()
             load.join()
 
 
@@ -55,7 +60,7 @@ def test_a_server_that_is_well() -> None:
 def test_too_few_sequences() -> None:
     prompts = [f"{number} {SHORT}" for number in range(30)]
     with under_load(EngineConfig(max_num_seqs=2), prompts, 20) as server:
-        found = problems(server.url, 0.5)
+        found = problems(server.url, 0.1, lambda _: server.run_steps(20))
     assert set(found) == {"max-num-seqs"}
     assert found["max-num-seqs"].change == "raise --max-num-seqs from 2 to 16"
 
@@ -63,11 +68,11 @@ def test_too_few_sequences() -> None:
 def test_too_small_a_kv_cache() -> None:
     prompts = [f"{number} {SHORT}" for number in range(12)]
     with under_load(EngineConfig(num_gpu_blocks_override=16), prompts, 100) as server:
-        found = problems(server.url, 1.0)
-    assert set(found) <= {"preemptions", "queue-for-kv-cache", "kv-cache-full"}
-    finding = next(iter(found.values()))
-    assert "leave out --num-gpu-blocks-override 16" in finding.change
-    assert "KV cache" in finding.cause
+        found = problems(server.url, 0.1, lambda _: server.run_steps(20))
+    assert set(found) == {"preemptions", "queue-for-kv-cache"}
+    for finding in found.values():
+        assert "leave out --num-gpu-blocks-override 16" in finding.change
+        assert "KV cache" in finding.cause
 
 
 def test_preemptions_are_named_when_they_are_over() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from support.fake_engine import EOS, VOCAB_SIZE, byte_tokenizer
 from support.hash_executable import HashExecutable
+from support.step_gate import StepGate
 
 from octavo.config import EngineConfig
 from octavo.engine.build import scheduler_settings, step_limits
@@ -31,7 +32,7 @@ NUM_BLOCKS = 128
 
 
 class InProcessClient:
-    """Stands in for the engine's process and its client; `step_seconds` is how long a step lasts."""
+    """Stands in for the engine's process and its client; `step_seconds` is how long a step lasts at least."""
 
     pid = 0
     on_state: Callable[[EngineState], None]
@@ -41,6 +42,7 @@ class InProcessClient:
         self._on_step = on_step
         self._step_seconds = step_seconds
         self._running: asyncio.Task[None] | None = None
+        self.gate = StepGate()
         self.requests: list[AddRequest] = []
         """All that were ever sent."""
         self.descriptions: list[DescribeState] = []
@@ -73,6 +75,7 @@ class InProcessClient:
         more = True
         while more:
             await asyncio.sleep(self._step_seconds)
+            await self.gate.enter()
             more = self._engine.has_work
             self._on_step(self._engine.step())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 import openai
 from fastapi import FastAPI
 from support.in_process_engine import InProcessEngine
+from support.step_gate import SECONDS
 
 from octavo.config import EngineConfig
 from octavo.server.app import create_app
@@ -32,8 +34,8 @@ class LiveServer:
 
     def __init__(self, listener: socket.socket) -> None:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.http = httpx.Client(base_url=self.url, timeout=20)
-        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=20)
+        self.http = httpx.Client(base_url=self.url, timeout=SECONDS)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)
@@ -47,6 +49,38 @@ class LiveServer:
     def call(self, function: Any, *args: Any) -> None:
         """Call a function in the server's event loop."""
         self.loop.call_soon_threadsafe(function, *args)
+
+    def hold(self) -> None:
+        """Let the engine run no step until `release`."""
+        self.call(self.engine.fake_client.gate.hold)
+
+    def release(self) -> None:
+        """Let the engine run on."""
+        self.call(self.engine.fake_client.gate.release)
+
+    def run_steps(self, count: int = 1) -> None:
+        """Let an engine that is held, and has more than that to do, run `count` steps, and wait for them."""
+        gate = self.engine.fake_client.gate
+        ran = threading.Event()
+
+        def allow() -> None:
+            gate.allow(count)
+            ran.set()
+
+        self.call(allow)
+        assert ran.wait(SECONDS)
+        gate.wait()
+
+    def wait_for_requests(self, count: int) -> None:
+        """Until the engine has been sent `count` sequences since it began."""
+        self.wait_until(lambda: len(self.engine.fake_client.requests) >= count)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Until something holds that only a test that fails waits long for."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -70,12 +104,12 @@ def live_server(
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(SECONDS)
     try:
         yield server
     finally:
         server.http.close()
         server.openai.close()
         server.http_server.should_exit = True
-        thread.join(20)
+        thread.join(SECONDS)
         assert not thread.is_alive()

@@ -89,6 +89,14 @@ class Server:
         assert stats is not None
         return stats
 
+    def wait_for_reads(self, count: int) -> None:
+        """Until `count` blocks have been read from disk that no step has collected."""
+        assert self.engine._offload is not None
+        reader = self.engine._offload._reader
+        assert reader is not None
+        with reader._changed:
+            assert reader._changed.wait_for(lambda: len(reader._finished) == count, 60.0)
+
     def restart(self, *, save: bool = True, gracefully: bool = True) -> None:
         if save:
             while self.engine.save_some() is not None:
@@ -96,7 +104,7 @@ class Server:
             offload = self.engine._offload
             assert offload is not None
             assert offload._writer is not None
-            assert offload._writer.flush(20.0)
+            assert offload._writer.flush(60.0)
         if gracefully:
             self.engine.close()
         self.engine = make_engine(self.settings, self.host_blocks, self.folder)

@@ -44,6 +44,8 @@ def test_a_disk_that_is_too_slow_is_left_alone_until_it_is_faster(server: Server
     assert server.ask(prompt(1, 70)) == (expected, 0)
     assert server.stats.restored_from_disk == 0
     # One block was read all the same, and how long that took is known from then on.
-    offload.wait(20.0)
-    offload.collect()
+    if not offload._probe.done:  # A step of the answer may have collected it.
+        offload.wait(60.0)
+        offload.collect()
+    assert offload._probe.done
     assert offload._cost.read < 10.0
