@@ -47,7 +47,10 @@ def main() -> None:
             started = time.perf_counter()
             executables[name].run(batch(tokens))
             times.append(time.perf_counter() - started)
-    print(f"{'':<8}{'bits':>6}{'batch 1':>12}{'':>12}{'of reads':>10}{'prompt':>12}{'':>14}{'of peak':>10}")
+    print(
+        f"{'':<8}{'bits':>6}{'batch 1':>12}{'reads':>12}{'share':>10}"
+        f"{'prompt':>12}{'computes':>15}{'share':>8}"
+    )
     for name in names:
         size = executables[name].weight_bytes
         alone, prompt = (statistics.median(seconds[name, m]) for m in (1, PROMPT))

@@ -126,7 +126,7 @@ def turn(args: argparse.Namespace, number: int) -> list[Figure] | None:
 
 def report(turns: list[list[Figure]]) -> None:
     """A line a figure: medians over the turns, and of what the plan was off in each."""
-    print(f"{'':<30}{'plan':>10}{'measured':>10}{'off':>8}")
+    print(f"{'':<30}{'plan':>10}{'measured':>10}{'differs':>8}")
     for same in zip(*turns, strict=True):
         planned, measured, off = (
             statistics.median(values)

@@ -90,7 +90,7 @@ def main() -> None:
     for batch in BATCHES:
         decode = Workload(kind="decode", prompt_tokens=arguments.context - 1, batch=batch)
         steps.append((decode, arguments.context, 1))
-    print(f"{'':22}{'tokens/s':>10}{'step ms':>9}{'GB/s':>7}{'int8 G/s':>10}{'ceiling':>10}{'of it':>7}")
+    print(f"{'':22}{'tokens/s':>10}{'step ms':>9}{'GB/s':>7}{'int8 G/s':>10}{'ceiling':>10}{'share':>7}")
     for workload, context, new in steps:
         batch = random_batch(rng, workload.batch, context, new, spec.vocab_size)
         seconds = median_seconds(executable, batch, arguments.seconds)
