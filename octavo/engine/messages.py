@@ -194,10 +194,10 @@ class EngineState(msgspec.Struct, tag="state", array_like=True):
     """What the engine holds between two steps, in bounded size, for people to look at.
 
     The pool is drawn as cells of `blocks_per_cell` blocks each, in order, up to the last block that was ever
-    used: a byte of `holders` is the number of sequences that hold the cell's most shared block (255 for
-    more), one of `known` the number of its blocks that the prefix cache knows, full or not. `running` and
-    `queued` are the first of `num_running` and `num_queued`. `tree` is None unless asked for, and lacks
-    `num_hidden` nodes.
+    used. `holders` and `known` have a byte for each cell. The byte of `holders` is the number of sequences
+    that hold the cell's most shared block (255 for more). The byte of `known` is the number of its blocks
+    that the prefix cache knows, full or not. `running` and `queued` are the first of `num_running` and
+    `num_queued`. `tree` is None unless asked for, and lacks `num_hidden` nodes.
     """
 
     num_blocks: int

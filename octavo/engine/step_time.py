@@ -12,12 +12,12 @@ _FEWEST = 8
 class StepTime:
     """seconds = base + per_token x tokens + per_pair x pairs + per_prompt_pair x prompt pairs, none negative.
 
-    `tokens` are those that a step computes, `pairs` the (query, key) pairs of its attention: for a token
-    at position p it is p + 1. Those of a prompt's chunk are counted apart: one sequence's keys are not
-    shared out, nor read for as many queries, like those of many that decode. The base is what reading the
-    weights takes. Fitted by least squares of the error relative to what was measured, which a hiccup of the
-    machine can hardly sway, to the last 64 steps that only decode and the last 64 with a prompt: an hour of
-    decoding does not make it forget what a prompt costs.
+    `tokens` are those that a step computes, `pairs` the (query, key) pairs of its attention: for a token at
+    position p it is p + 1. Those of a prompt's chunk are counted apart: one sequence's keys are not shared
+    out, nor read for as many queries, like those of many that decode. The base is what reading the weights
+    takes. All are fitted to the last 64 steps that only decode and to the last 64 with a prompt, so an hour
+    of decoding does not make them forget what a prompt costs. The fit is by least squares of the relative
+    error, which one slow moment of the machine can hardly change.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The engine for a server: requests as asynchronous streams, and an engine process that may die.
 
-The engine process is disposable. When it dies another one is started and every open stream is resubmitted
-with the tokens that it has; since a token depends only on the request and its position, each stream goes
-on exactly as it would have.
+The engine process is disposable. When it dies another one is started, and every open stream is resubmitted
+with the tokens that it has. A token depends only on the request and its position, so each stream goes on
+exactly as it would have.
 """
 
 from __future__ import annotations

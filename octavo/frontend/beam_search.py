@@ -1,9 +1,9 @@
 """Beam search: the completions that are likely as a whole, not token by token. vLLM's parameters and results.
 
 The search itself is plain data; whoever has an engine runs its beams, each as a request for one token whose
-prompt is the beam. The beams begin alike, and the prefix cache, exact to the token, gives each all that has
-been computed: a step of the search costs what a decode step of as many sequences does, with their blocks
-shared and copied on write.
+prompt is the beam. The beams begin alike, and the prefix cache is exact to the token, so each beam gets
+everything that has been computed. A step of the search costs as much as a decode step of as many sequences.
+Their blocks are shared and copied on write.
 """
 
 from __future__ import annotations

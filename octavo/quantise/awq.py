@@ -1,9 +1,9 @@
 """AWQ (Lin et al., 2023): columns that meet large inputs are made larger before they are rounded.
 
-For each linear, or several that share an input, the factor of input i is (mean |x_i|)^ratio, and the ratio is
-the one of a few that leaves the least squared error in the outputs on a calibration text. What is multiplied
-into a weight is divided out of what comes before it (`octavo.quantise.folding`), so the model computes the
-same but for rounding.
+For each linear, or several that share an input, the factor of input i is (mean |x_i|)^ratio. A few ratios are
+tried. The one is taken that leaves the least squared error in the outputs on a calibration text. What is
+multiplied into a weight is divided out of what comes before it (`octavo.quantise.folding`), so the model
+computes the same but for rounding.
 """
 
 from __future__ import annotations

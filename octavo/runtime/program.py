@@ -1,8 +1,8 @@
 """The Program: a model traced once into a flat list of instructions over planned buffers.
 
-What a CUDA graph does for a GPU, a Program does for every backend: the Python of a model runs once, at
-load, against symbolic tensors; a step then replays the instructions with no Python per layer. Only the
-number of token rows and the block tables change from step to step.
+What a CUDA graph does for a GPU, a Program does for every backend. The Python of a model runs once, at load,
+on symbolic tensors. A step then replays the instructions with no Python per layer. Only the number of token
+rows and the block tables change from step to step.
 
 Every activation is a row-major float32 matrix `[rows, cols]`. `cols` is fixed by the model; `rows` is
 either the number of tokens in the step or the number of rows that want logits.

@@ -32,8 +32,8 @@ def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tupl
 def uniform(seed: int, position: int) -> float:
     """The random number of `position` in [0, 1), a multiple of 2^-53.
 
-    The key is the 64 bits of `seed` (a negative one in two's complement), the counter is `position`, and
-    the number is the top 53 bits of the first two output words, the second one being the high one.
+    The key is the 64 bits of `seed` (a negative one in two's complement), and the counter is `position`. The
+    number is the top 53 bits of the first two output words, of which the second is the high one.
     """
     counter = (position & _MASK, position >> 32 & _MASK, 0, 0)
     low, high, _, _ = philox4x32(counter, (seed & _MASK, seed >> 32 & _MASK))

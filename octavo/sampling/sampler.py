@@ -1,6 +1,6 @@
 """From a step's logits to its tokens.
 
-Each row goes through the same steps by itself: no sum, sort or random number is shared between rows, so a
+Each row goes through the same steps by itself: no sum, sort or random number is shared between rows. So a
 token depends only on its own logits, parameters, seed and position, bit for bit, whatever the batch.
 """
 

@@ -1,10 +1,10 @@
 """Softmax weights as integers, so that every sum over them is exact.
 
 A sum of floats depends on the order of its additions, hence on vector width, blocks and threads. Here a
-token's weight is a multiple of 2^-40 of the most likely one's, held in an int64: sums are exact in any
-order, and what top-p keeps and what a draw gives are exact comparisons. The float32 steps before the
-rounding are spelled out one by one, none of them fused, so that `csrc/kernels/sampling.h` computes the same
-bits on every processor.
+token's weight is a multiple of 2^-40 of the most likely one's, held in an int64. Sums are exact in any order,
+so what top-p keeps and what a draw gives are exact comparisons. The float32 steps before the rounding are
+spelled out one by one, none of them fused, so that `csrc/kernels/sampling.h` computes the same bits on every
+processor.
 """
 
 from __future__ import annotations

@@ -38,11 +38,11 @@ class PrefixCache:
     """A tree of blocks, each under its parent's digest: full ones are shared, any is copied from.
 
     A full block is looked up by its digest. Below the last one that is found, the block that shares most
-    tokens with what follows gives those tokens by copy, be it a full block that differs further on or one
-    that was never filled. The children of a digest are sorted, so that one is beside the place where the
-    tokens looked for would be; none is a prefix of another, since the longer one holds all that the
-    shorter does. Source: PagedAttention (Kwon et al., 2023), section 4.4; the tree is that of
-    RadixAttention (SGLang, Zheng et al., 2024) in blocks.
+    tokens with what follows gives those tokens by copy. It may be a full block that differs further on, or
+    one that was never filled. The children of a digest are sorted, so the best one is beside the place where
+    the tokens that are looked for would be. None is a prefix of another, because the longer one holds
+    everything that the shorter one does. Source: PagedAttention (Kwon et al., 2023), section 4.4; the tree is
+    that of RadixAttention (SGLang, Zheng et al., 2024) in blocks.
 
     A block stays known after its last sequence left, until the pool hands it out again. Free the blocks
     of a sequence last to first: leaves are then reused before their parents, without which they could

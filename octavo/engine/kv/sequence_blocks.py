@@ -113,9 +113,9 @@ class SequenceBlocks:
         """Give a sequence blocks for all its tokens, cached ones first; False, changing nothing, if too few.
 
         Of a group with a window those that it will have at once. Where the cache has a part of a block, a
-        copy of that block is added to `copies`, and where another tier has blocks, they are added to
-        `restores`, to be made before the step runs; `finish_copies` comes after. Taking all blocks at once
-        keeps prompts that are computed side by side from preempting one another.
+        copy of that block is added to `copies`. Where another tier has blocks, they are added to `restores`.
+        Both are to be made before the step runs, and `finish_copies` is called after it. Taking all blocks at
+        once keeps prompts that are computed side by side from preempting one another.
         """
         cached, spare = self._usable(sequence)
         if spare < 0:

@@ -20,9 +20,9 @@ class SchedulerSettings:
     still split, by output rows.
 
     Of prompts that are computed in part at most `max_num_partial_prefills` run at a time, and at most
-    `max_long_partial_prefills` of those are long. Long are prompts with more tokens to compute than
-    `long_prefill_token_threshold`, which is also the most of one in a step; 0 stands for the tokens of a
-    step, and has a long prompt's part of a step follow from the time that it takes.
+    `max_long_partial_prefills` of those are long. A prompt is long when it has more tokens to compute than
+    `long_prefill_token_threshold`, and then gets at most that many in a step. With 0 a prompt is long when it
+    does not fit in a step, and its part of a step follows from the time that it takes.
 
     Sequences have a block table for each of `kv_groups`; what falls out of a group's window is given back.
 

@@ -31,8 +31,8 @@ class Targets:
 class TokenBudget:
     """Learns how long steps take, and says what prompts may take of the next.
 
-    While sequences decode, prompts get of a step what `targets.itl` leaves. Without that target they are
-    limited by the step's tokens alone, but for long ones: those slow the decodes down by no more than
+    While sequences decode, prompts get of a step what `targets.itl` leaves. Without that target only the
+    tokens of the step limit them. Long prompts are an exception: they slow the decodes down by no more than
     `LONG_PROMPT_TIME`, or by as much as it takes to have every prompt's first token within `targets.ttft`.
     """
 

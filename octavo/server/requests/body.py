@@ -26,9 +26,9 @@ def json_response(body: msgspec.Struct) -> Response:
 async def read_body(request: Request, kind: type[T], max_bytes: int) -> T:
     """The body as a `kind`.
 
-    Raises APIError: 415 when it is not declared as JSON (a browser may post other types to any site without
-    asking), 413 when it is over `max_bytes`, 400 when it is not JSON or a field is unknown, missing or of
-    another type.
+    Raises APIError. It is 415 when the body is not declared as JSON, because a browser may post other types
+    to any site without asking. It is 413 when the body is over `max_bytes`. It is 400 when the body is not
+    JSON, or a field is unknown, missing or of another type.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
