@@ -75,7 +75,7 @@ def _parts(
         raise _Unfit(f"has shape {tensor.shape}, not {expected[::-1] if transpose else expected}")
     rows = {name: rows_in_tensor(places, spec, name, shape[0]) for name, shape in parts.items()}
     if not np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(expected[0])):
-        raise _Unfit(f"has {expected[0]} rows, not each of which belongs to one of {', '.join(parts)}")
+        raise _Unfit(f"has {expected[0]} rows, and some belong to none of {', '.join(parts)}")
     found = {}
     for name in parts:
         place = places.stored(name)

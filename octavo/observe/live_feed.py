@@ -43,7 +43,7 @@ class _Begun(NamedTuple):
 
 
 class FeedFullError(Exception):
-    """As many watch already as may."""
+    """The feed has as many watchers as it may have."""
 
 
 class LiveFeed:

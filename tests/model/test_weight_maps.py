@@ -224,7 +224,7 @@ def test_a_map_that_uses_rows_twice(tmp_path, monkeypatch):
     toy_family.use(monkeypatch, twice)
     model = make_model("llama")
     path = save(tmp_path, toy_family.fused(model.state_dict(), HEAD_DIM), model)
-    with pytest.raises(ValueError, match="192 rows, not each of which belongs to one of"):
+    with pytest.raises(ValueError, match="192 rows, and some belong to none of"):
         load(path)
 
 

@@ -161,7 +161,7 @@ class LinkedState:
             while not self._closed:
                 event = await events.get()
                 if event.full:
-                    raise FeedFullError("as many watch already as may")
+                    raise FeedFullError("the live feed has as many watchers as it may have")
                 if event.data is None:
                     return
                 yield event.data

@@ -125,7 +125,7 @@ class Parent:
             for keeper in self._keepers:
                 if keeper.done():
                     keeper.result()
-                    raise ApiProcessError("an API process ended before all served")
+                    raise ApiProcessError("an API process ended before all of them were ready")
             return working.result()
         finally:
             working.cancel()

@@ -64,7 +64,7 @@ async def create_response(request: Request) -> Response:
 async def get_response(request: Request, response_id: str) -> Response:
     """A response that is stored."""
     if request.query_params.get("stream", "false").lower() == "true":
-        raise APIError(400, "stream: only a response that is made can be streamed", "stream")
+        raise APIError(400, "stream: a stored response can not be streamed, only a new one", "stream")
     return json_response((await _find(request, response_id, "response_id")).response)
 
 

@@ -35,8 +35,8 @@ def make_offload(
     host_bytes = int(config.kv_offload_gb * _GIB)
     if host_bytes > spare_bytes:
         raise ValueError(
-            f"kv_offload_gb (--kv-offload-gb) is at most {max(spare_bytes, 0) / _GIB:.2f} here, what memory "
-            f"has left beside weights and KV cache; got {config.kv_offload_gb:g}"
+            f"kv_offload_gb (--kv-offload-gb) is at most {max(spare_bytes, 0) / _GIB:.2f} here: memory has "
+            f"no more beside weights and KV cache; got {config.kv_offload_gb:g}"
         )
     if 0 < host_bytes < block_bytes:
         raise ValueError(
