@@ -58,7 +58,7 @@ class EventWriter:
 
     def _delta(self, event: Text) -> bytes:
         """More text."""
-        logprobs = self._logprobs_of(event)
+        logprobs = self._logprobs_of(event) if event.logprobs else []
         self.text.text += event.text
         self.text.logprobs += logprobs
         if not event.text and not logprobs:

@@ -48,12 +48,14 @@ async def create_response(request: Request) -> Response:
     keeps = body.store is not False and serving.config.max_stored_responses > 0
     response = new_response(body, generation, keeps)
     writer = EventWriter(response, serving.config.response_role, partial(_logprobs, serving, body))
-    keeper = None
+    answer = Answer(serving, generation)
     if keeps:
         # Earlier instructions are not part of what is gone on with.
         asked = chat.messages[1:] if body.instructions else chat.messages
         keeper = _Keeper(serving, serving.user(request, None), items_of(body.input), tuple(asked))
-    events = _events(Answer(serving, generation), writer, keeper)
+        events = _kept(answer, writer, keeper)
+    else:
+        events = answer.written(writer)
     if body.stream:
         return await start_stream(request, events, writer.failed)
     await while_connected(request.receive, _last(events))
@@ -105,11 +107,11 @@ class _Keeper:
         await self.serving.state.keep_response(self.owner, response.id, entry.encode(), entry.num_characters)
 
 
-async def _events(answer: Answer, writer: EventWriter, keeper: _Keeper | None) -> AsyncGenerator[bytes, None]:
+async def _kept(answer: Answer, writer: EventWriter, keeper: _Keeper) -> AsyncGenerator[bytes, None]:
     """The response's events; who has read the last one finds it kept."""
     async with aclosing(answer.written(writer)) as events:
         async for event in events:
-            if keeper is not None and writer.response.completed_at is not None:
+            if writer.response.completed_at is not None:
                 await keeper.keep(writer.response, writer.text.text)
             yield event
 
@@ -121,7 +123,7 @@ async def _last(events: AsyncGenerator[bytes, None]) -> None:
 
 
 def _logprobs(serving: Serving, body: ResponsesRequest, text: Text) -> list[TokenLogprob]:
-    if text.logprobs is None or not text.token_ids:
+    if text.logprobs is None:
         return []
     return chat_logprobs(
         text.token_ids, text.logprobs, body.top_logprobs or 0, serving.engine.tokenizer
