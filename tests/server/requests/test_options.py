@@ -13,7 +13,7 @@ from octavo.config import EngineConfig
 from octavo.request_options import RequestOptions
 from octavo.server.config import ServerConfig
 
-GIVEN = {"priority": -3, "cache_salt": "salt", "user": "someone"}
+GIVEN: dict[str, Any] = {"priority": -3, "cache_salt": "salt", "user": "someone"}
 HI = [{"role": "user", "content": "hi"}]
 ROUTES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": "hi", "max_tokens": 2}),
