@@ -18,6 +18,7 @@ from octavo.formats.tensor import Tensor
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec
+from octavo.runtime.ops import OPS
 from octavo.runtime.program import Program, Rows
 
 READ_BYTES = 256 << 20
@@ -124,15 +125,10 @@ def count_work(
     macs = {rows: [0, 0] for rows in Rows}
     attention = 0
     for each in program.instructions:
-        if each.op == "linear":
-            for number, name in enumerate(each.weights):
-                if f"out{number}" not in each.attributes:
-                    break  # the biases
-                tensor = weights[name]
-                floating = tensor.encoding.is_float
-                macs[program.buffers[each.output.buffer].rows][floating] += tensor.rows * tensor.shape[-1]
-        elif each.op == "paged_attention":
-            attention += 2 * int(each.attributes["num_heads"]) * int(each.attributes["head_dim"])
+        work = OPS[each.op].work(each)
+        attention += work.pair
+        for name, row_macs in work.row.items():
+            macs[program.buffers[each.output.buffer].rows][weights[name].encoding.is_float] += row_macs
     return ModelWork(
         weight_bytes=weight_bytes,
         kv_position_bytes=kv_cache.block_bytes // BLOCK_SIZE,

@@ -16,6 +16,7 @@ from octavo.model.rope import Rope
 from octavo.model.spec import ModelSpec
 from octavo.model.uniform import uniform_decoder
 from octavo.runtime.kv_cache import BLOCK_SIZE
+from octavo.runtime.ops import OPS
 from octavo.runtime.program import Program
 
 
@@ -60,8 +61,7 @@ class ModelShape:
     @property
     def attention_macs(self) -> int:
         """Multiply-adds of a token's attention, in all layers, for each position that it sees."""
-        attentions = (each for each in self.program.instructions if each.op == "paged_attention")
-        return sum(each.inputs[0].cols + each.output.cols for each in attentions)
+        return sum(OPS[each.op].work(each).pair for each in self.program.instructions)
 
     @property
     def widest_mlp(self) -> int:

@@ -84,10 +84,8 @@ def _fold_rows(program: Program, number: int, view: View, repeats: int = 1, head
     if before is None or before[1].op != "linear":
         return None
     linear, start = before[1], before[1].output.start
-    for i, name in enumerate(linear.weights):
-        if f"out{i}" not in linear.attributes:
-            break
-        width = int(linear.attributes[f"out{i}"])
+    for i, name in enumerate(linear.multiplied):
+        width = linear.shapes[i][0]
         if (start, width) == (view.start, view.cols) and len(linear.inputs) == 1:
             bias = linear.attributes.get(f"bias{i}")
             return Fold((str(bias),) if bias else (), name, repeats, head_dim)

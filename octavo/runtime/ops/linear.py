@@ -54,7 +54,7 @@ def _linear(run: Run, batch: Batch, op: Instruction, inputs: list[Floats]) -> Fl
 
 
 def _work(op: Instruction) -> Work:
-    return Work(row=op.inputs[0].cols * op.output.cols)
+    return Work({name: rows * cols for name, (rows, cols) in zip(op.multiplied, op.shapes, strict=False)})
 
 
 OPS = (OpDef("linear", _linear, _work),)

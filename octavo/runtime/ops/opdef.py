@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -54,9 +54,13 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Multiply-adds of an instruction: for each row of its output, and for each (query, key) pair."""
+    """Multiply-adds of an instruction.
 
-    row: int = 0
+    `row` are those for each row of its output, by the weight that is multiplied with; `pair` are those for
+    each (query, key) pair.
+    """
+
+    row: Mapping[str, int] = field(default_factory=dict)
     pair: int = 0
 
 
