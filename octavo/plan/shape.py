@@ -58,7 +58,7 @@ class ModelShape:
         embedding, mlps, others = self._weights
         return others + self.experts[0] * mlps + (0 if self.spec.head.tied else embedding)
 
-    @property
+    @cached_property
     def attention_macs(self) -> int:
         """Multiply-adds of a token's attention, in all layers, for each position that it sees."""
         return sum(OPS[each.op].work(each).pair for each in self.program.instructions)
