@@ -93,8 +93,11 @@ class ModelShape:
 
         What layers with a window need not keep is in it.
         """
-        values = self._kv_values(range(len(self.program.cache_layers)))
-        return values * num_tokens * batch * bytes_per_value
+        return self._kv_values_of_all * num_tokens * batch * bytes_per_value
+
+    @cached_property
+    def _kv_values_of_all(self) -> int:
+        return self._kv_values(range(len(self.program.cache_layers)))
 
     def _kv_values(self, layers: Iterable[int]) -> int:
         """Keys and values of a token in these cache layers."""
