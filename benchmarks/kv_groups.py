@@ -18,7 +18,9 @@ from octavo.engine.kv.needs import Full
 from octavo.engine.messages import AddRequest
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings
 from octavo.engine.sequence import Sequence
-from octavo.runtime.kv_cache import BLOCK_SIZE, KVCacheSpec, PagedKV
+from octavo.model.decoder import trace
+from octavo.plan.shape import KNOWN
+from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
 from octavo.sampling.state import SamplingState
 from octavo.sampling_params import SamplingParams
 
@@ -26,36 +28,14 @@ VOCAB = 8
 DECODES = 64
 
 
-@dataclass(frozen=True)
-class Model:
-    """What the KV cache of a model depends on."""
-
-    name: str
-    windows: tuple[int, ...]
-    num_kv_heads: int
-    head_dim: int
-
-    @property
-    def layers(self) -> tuple[PagedKV, ...]:
-        """What each layer keeps."""
-        return tuple(
-            PagedKV(
-                num_kv_heads=self.num_kv_heads, key_dim=self.head_dim, value_dim=self.head_dim, window=window
-            )
-            for window in self.windows
-        )
-
-    def kv_cache(self, groups: tuple[KVGroup, ...]) -> KVCacheSpec:
-        """Its KV cache in these groups."""
-        return KVCacheSpec(self.layers, "float16", tuple(group.layers for group in groups))
-
-
-MODELS = [
-    Model("Gemma 2 9B", (4096, 0) * 21, 8, 256),
-    Model("Gemma 3 4B", tuple(0 if layer % 6 == 5 else 1024 for layer in range(34)), 4, 256),
-    Model("gpt-oss 20B", (128, 0) * 12, 8, 64),
-    Model("Qwen2 7B, max_window_layers 14", (0,) * 14 + (4096,) * 14, 4, 128),
-]
+MODELS = {
+    "Gemma 2 9B": KNOWN["gemma-2-9b"].program.cache_layers,
+    "Gemma 3 4B": KNOWN["gemma-3-4b"].program.cache_layers,
+    "gpt-oss 20B": KNOWN["gpt-oss-20b"].program.cache_layers,
+    "Qwen2 7B, max_window_layers 14": trace(
+        KNOWN["qwen2.5-7b"].spec.with_windows((0,) * 14 + (4096,) * 14)
+    ).cache_layers,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +46,7 @@ class Held:
     decode: float
 
 
-def held(model: Model, groups: tuple[KVGroup, ...], num_tokens: int, budget: int) -> Held:
+def held(layers: tuple[PagedKV, ...], groups: tuple[KVGroup, ...], num_tokens: int, budget: int) -> Held:
     """What a sequence of that many tokens holds."""
     settings = SchedulerSettings(1, budget, 1, kv_groups=groups)
     pool = BlockPool(most_blocks(groups, num_tokens, budget))
@@ -87,14 +67,15 @@ def held(model: Model, groups: tuple[KVGroup, ...], num_tokens: int, budget: int
         scheduler.update(step)
         if sequence.num_computed_tokens == len(sequence.token_ids):
             sequence.token_ids.append(0)
-    mebibytes = model.kv_cache(groups).block_bytes / (1 << 20)
+    cut = tuple(group.layers for group in groups)
+    mebibytes = KVCacheSpec(layers, "float16", cut).block_bytes / (1 << 20)
     return Held(most_prefill * mebibytes, decode * mebibytes)
 
 
-def least(model: Model, num_tokens: int) -> float:
+def least(layers: tuple[PagedKV, ...], num_tokens: int) -> float:
     """MiB of what the next query of each layer sees."""
-    layer = KVCacheSpec(model.layers[:1], "float16").block_bytes / BLOCK_SIZE
-    return sum(min(window or num_tokens, num_tokens) for window in model.windows) * layer / (1 << 20)
+    seen = (min(each.window or num_tokens, num_tokens) * each.token_bytes("float16") for each in layers)
+    return sum(seen) / (1 << 20)
 
 
 def main() -> None:
@@ -107,15 +88,15 @@ def main() -> None:
     args = parser.parse_args()
     print(f"MiB held by a sequence of {args.tokens} tokens, computed {args.budget} at a time")
     print(f"{'':32}{'groups':>10}{'all kept':>10}{'prefill':>10}{'decode':>10}{'least':>10}{'saved':>8}")
-    for model in MODELS:
-        groups = kv_groups(model.layers, args.tokens)
-        whole = (KVGroup(Full(), tuple(range(len(model.windows)))),)
-        before = held(model, whole, args.tokens, args.budget)
-        after = held(model, groups, args.tokens, args.budget)
+    for name, layers in MODELS.items():
+        groups = kv_groups(layers, args.tokens)
+        whole = (KVGroup(Full(), tuple(range(len(layers)))),)
+        before = held(layers, whole, args.tokens, args.budget)
+        after = held(layers, groups, args.tokens, args.budget)
         planes = max(len(group.layers) for group in groups)
         print(
-            f"{model.name:32}{f'{len(groups)} x {planes}':>10}{before.decode:10.1f}{after.prefill:10.1f}"
-            f"{after.decode:10.1f}{least(model, args.tokens):10.1f}{1 - after.decode / before.decode:8.1%}"
+            f"{name:32}{f'{len(groups)} x {planes}':>10}{before.decode:10.1f}{after.prefill:10.1f}"
+            f"{after.decode:10.1f}{least(layers, args.tokens):10.1f}{1 - after.decode / before.decode:8.1%}"
         )
 
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, GGUFWriter
 from support import quantised_checkpoints as write
+from support.batches import run_schedule
 from support.tiny_models import make_model, write_gguf
 
 from octavo.cli.main import main
@@ -19,6 +21,9 @@ from octavo.machine.memory import Memory
 from octavo.model.decoder import trace
 from octavo.model.load import load_model
 from octavo.plan.inspect import inspect_model
+from octavo.runtime.backend import Limits
+from octavo.runtime.kv_cache import KVCacheSpec
+from octavo.runtime.reference import ReferenceBackend
 
 PLENTY = Memory(1 << 34, 1 << 34)
 
@@ -98,6 +103,47 @@ def test_text_and_json_say_the_same(
     assert "1,056 bytes a token" in text
     assert found["fits"] is True
     assert "fits here     yes: room for" in text
+
+
+def test_a_gguf_whose_layers_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its keys are lists; what differs is a list in the JSON, and from the least to the most in the text."""
+    widths, path = [96, 32, 64], tmp_path / "m.gguf"
+    writer = GGUFWriter(path, "qwen2")
+    writer.add_block_count(3)
+    writer.add_context_length(64)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(widths)
+    writer.add_head_count(4)
+    writer.add_head_count_kv([2, 2, 2])
+    writer.add_layer_norm_rms_eps(1e-5)
+    shapes = {"token_embd": (80, 64), "output_norm": (64,)}
+    for layer, width in enumerate(widths):
+        linears = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64)}
+        linears |= {"ffn_gate": (width, 64), "ffn_up": (width, 64), "ffn_down": (64, width)}
+        norms = {"attn_norm": (64,), "ffn_norm": (64,)}
+        shapes |= {f"blk.{layer}.{part}": shape for part, shape in (linears | norms).items()}
+    random = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.standard_normal(shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = inspect(capsys, str(path))
+    assert (found["intermediate_size"], found["num_kv_heads"]) == (widths, 2)
+    assert found["parameters"] == sum(int(np.prod(shape)) for shape in shapes.values())
+    assert main(["inspect", str(path)]) == 0
+    assert "4 heads of 16 on 2 KV heads, MLP 32-96, 80 tokens, tied" in capsys.readouterr().out
+    logits = []
+    native = pytest.importorskip("octavo.runtime.native", exc_type=ImportError)
+    for backend in (ReferenceBackend(), native.NativeBackend()):
+        model = load_model(EngineConfig(model=str(path)))
+        program = trace(model.spec)
+        kv_cache = KVCacheSpec(program.cache_layers, "float32")
+        executable = backend.compile(program, model.weights, kv_cache, Limits(16, 16, 1, 64, 80))
+        (rows,) = run_schedule(executable, [[1, 5, 9]], [[(0, 3)]])
+        logits.append(np.stack([rows[position] for position in range(3)]))
+    assert np.abs(logits[0] - logits[1]).max() < 1e-5 * np.ptp(logits[0])
 
 
 def test_what_does_not_fit_is_what_the_engine_refuses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.engine.kv.kv_groups import most_blocks
+from octavo.model.layer import LayerSpec
+from octavo.model.parts.gated_mlp import GatedMLP
+from octavo.model.rope import Rope
+from octavo.model.uniform import uniform_decoder
 from octavo.plan.devices import DEVICES, parse_devices
 from octavo.plan.make import PlanConfig, make_plan
 from octavo.plan.memory import device_memory
-from octavo.plan.shape import KNOWN, shape_of
+from octavo.plan.shape import KNOWN, ModelShape, shape_of
 
 SEVENTY_B = shape_of("meta-llama/Llama-3.1-70B-Instruct")
 
@@ -136,6 +141,34 @@ def test_layers_with_a_window_keep_what_they_see(name: str, prefill: float, deco
     mebibytes = shape.kv_block_bytes(groups) / 2**20
     assert mebibytes * most_blocks(groups, 32_768, 1) == pytest.approx(decode, rel=0.005)
     assert mebibytes * most_blocks(groups, 32_768, 2048) == pytest.approx(prefill, rel=0.005)
+
+
+def test_layers_that_differ_are_counted_one_by_one() -> None:
+    sizes = {"family": "test", "num_layers": 3, "hidden_size": 64, "num_heads": 4, "num_kv_heads": 2}
+    sizes |= {
+        "head_dim": 16,
+        "intermediate_size": 96,
+        "vocab_size": 100,
+        "max_position": 64,
+        "norm_eps": 1e-5,
+    }
+    spec = uniform_decoder(**sizes, rope=Rope(dim=16, theta=1e4))
+
+    def change(number: int, layer: LayerSpec) -> LayerSpec:
+        if number == 0:
+            return replace(layer, mixer=replace(layer.mixer, num_kv_heads=4), mlp=GatedMLP(width=32))
+        return replace(layer, mlp=None) if number == 1 else layer
+
+    shape = ModelShape(name="test", spec=spec.replace_layers(change))
+    attention = 64 * 64 * 2 + 64 * 32 * 2
+    more_kv_heads = 2 * 64 * 32
+    layers = 3 * attention + more_kv_heads + 3 * 64 * (32 + 96)
+    assert shape.linear_parameters == layers + 64 * 100
+    assert shape.parameters == shape.linear_parameters + 64 * 100
+    assert shape.attention_macs == 3 * 2 * 64
+    assert shape.kv_cache_bytes(10, bytes_per_value=1) == 10 * 2 * (64 + 32 + 32)
+    assert shape.kv_block_bytes(shape.kv_groups(64), 1) == 16 * 2 * (64 + 32 + 32)
+    assert shape.widest_mlp == 96
 
 
 def test_a_plan_counts_them_so() -> None:
