@@ -74,26 +74,25 @@ def _parts(
     if tensor.shape != (expected[::-1] if transpose else expected):
         raise _Unfit(f"has shape {tensor.shape}, not {expected[::-1] if transpose else expected}")
     rows = {name: rows_in_tensor(places, spec, name, shape[0]) for name, shape in parts.items()}
-    if not np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(expected[0])):
+    orders = [order for order in rows.values() if order is not None]
+    if orders and not np.array_equal(np.sort(np.concatenate(orders)), np.arange(expected[0])):
         raise _Unfit(f"has {expected[0]} rows, and some belong to none of {', '.join(parts)}")
     found = {}
     for name in parts:
         place = places.stored(name)
         plus = place.plus if name.endswith(".weight") else 0.0
         try:
-            found[name] = arrange(
-                tensor, None if place.rows is None else rows[name], transpose=transpose, plus=plus
-            )
+            found[name] = arrange(tensor, rows[name], transpose=transpose, plus=plus)
         except ValueError as error:
             raise _Unfit(str(error)) from None
     return found
 
 
-def rows_in_tensor(places: WeightMap, spec: ModelSpec, name: str, count: int) -> Rows:
-    """Which rows of its tensor the `count` rows of the weight `name` are."""
+def rows_in_tensor(places: WeightMap, spec: ModelSpec, name: str, count: int) -> Rows | None:
+    """Which rows of its tensor the `count` rows of the weight `name` are; None for all of them in order."""
     order = places.stored(name).rows
     if order is None:
-        return np.arange(count)
+        return None
     stored = int(name.split(".")[1])
     layers = (number for number in range(spec.num_layers) if spec.stored_layer(number) == stored)
     return order(spec, next(layers), count)

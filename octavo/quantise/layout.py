@@ -34,6 +34,5 @@ class Layout:
 
     def row_order(self, name: str, count: int) -> NDArray[np.intp] | None:
         """Which of the model's `count` rows each row of the tensor is; None where they are in order."""
-        if self._places.stored(name).rows is None:
-            return None
-        return np.argsort(rows_in_tensor(self._places, self._spec, name, count))
+        rows = rows_in_tensor(self._places, self._spec, name, count)
+        return None if rows is None else np.argsort(rows)
