@@ -47,7 +47,7 @@ def talk_to(handler: Handler, do: Callable[[LoadConfig], Awaitable[Any]], **sett
             port = server.sockets[0].getsockname()[1]
             return await do(LoadConfig(port=port, model="m", **settings))
 
-    return asyncio.run(asyncio.wait_for(run(), 20))
+    return asyncio.run(asyncio.wait_for(run(), 120))
 
 
 def answering(*pieces: bytes) -> Handler:
@@ -125,6 +125,7 @@ def test_what_goes_wrong_is_the_requests_error(wire: list[bytes], error: str):
 
 def test_requests_go_out_at_their_times_and_no_more_at_once_than_allowed():
     open_now, most, bodies = 0, 0, []
+    three = asyncio.Barrier(3)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal open_now, most
@@ -132,6 +133,7 @@ def test_requests_go_out_at_their_times_and_no_more_at_once_than_allowed():
         bodies.append((await reader.read(1 << 16), head))
         open_now += 1
         most = max(most, open_now)
+        await three.wait()
         await asyncio.sleep(0.02)
         open_now -= 1
         writer.write(HEAD + b'\r\ndata: {"choices": [{"text": "x"}]}\n\n')

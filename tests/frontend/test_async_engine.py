@@ -48,7 +48,7 @@ def run(test: Callable[[], Awaitable[T]]) -> T:
     """A test on an event loop of its own, with a limit so that a stream that hangs fails."""
 
     async def limited() -> T:
-        return await asyncio.wait_for(test(), 40)
+        return await asyncio.wait_for(test(), 300)
 
     return asyncio.run(limited())
 
@@ -78,7 +78,7 @@ def expected(max_tokens: int, prompt: list[int] | None = None, seed: int = 5) ->
     return fake_tokens(prompt or PROMPT, seed, max_tokens)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -127,9 +127,9 @@ def test_a_slow_reader_gets_few_outputs_and_every_token() -> None:
             outputs = []
             async for output in engine.generate(PROMPT, params(100), "r"):
                 outputs.append(output)
-                await asyncio.sleep(0.1)
+                await until(lambda: engine.stats.num_running == 0)
             assert token_ids(outputs) == expected(100)
-            assert len(outputs) < 20
+            assert len(outputs) <= 2
 
     run(test)
 
@@ -137,8 +137,16 @@ def test_a_slow_reader_gets_few_outputs_and_every_token() -> None:
 @pytest.mark.parametrize("how", ["aclose", "cancel", "drop", "abort"])
 def test_leaving_a_stream_aborts_it(how: str) -> None:
     async def test() -> None:
-        async with running("0.002") as engine:
-            others = asyncio.create_task(collect(engine, "other", params(100)))
+        # Of 4000 tokens, so that neither ends by itself in the time that this takes.
+        async with running("0.01") as engine:
+            kept: list[RequestOutput] = []
+
+            async def stay() -> None:
+                async for output in engine.generate(PROMPT, params(4000), "other"):
+                    kept.append(output)
+
+            other = asyncio.create_task(stay())
+            await until(lambda: engine.stats.num_running == 1)
             if how == "aclose":
                 async with aclosing(engine.generate(PROMPT, params(4000), "r")) as stream:
                     async for _ in stream:
@@ -161,9 +169,11 @@ def test_leaving_a_stream_aborts_it(how: str) -> None:
                 assert outputs[-1].finished
                 engine.abort("unknown")
             await until(lambda: engine.stats.num_running == 1)
-            assert token_ids(await others) == expected(100)
             # The id is free again, and what is on its way for the old request does not reach the new one.
             assert token_ids(await collect(engine, "r", params(20))) == expected(20)
+            other.cancel()
+            assert len(token_ids(kept)) >= 20
+            assert token_ids(kept) == expected(len(token_ids(kept)))
 
     run(test)
 
@@ -189,9 +199,9 @@ def test_a_request_that_can_not_run_is_refused_and_leaves_nothing_behind() -> No
 
 def test_kill_9_in_the_middle_of_a_hundred_streams() -> None:
     async def test() -> None:
-        async with running("0.003") as engine:
+        async with running("0.01") as engine:
             tasks = [
-                asyncio.create_task(collect(engine, str(i), params(150, n=1 + i % 2), [i]))
+                asyncio.create_task(collect(engine, str(i), params(250, n=1 + i % 2), [i]))
                 for i in range(100)
             ]
             for kill in range(3):
@@ -202,10 +212,10 @@ def test_kill_9_in_the_middle_of_a_hundred_streams() -> None:
                 await until(lambda n=kill: engine.num_restarts == n + 1)  # type: ignore[misc]
             for i, outputs in enumerate(await asyncio.gather(*tasks)):
                 for index in range(1 + i % 2):
-                    assert token_ids(outputs, index) == expected(150, [i], 5 + index)
+                    assert token_ids(outputs, index) == expected(250, [i], 5 + index)
             assert engine.healthy
             # Totals go on over the death of the processes that counted them.
-            assert engine.stats.num_preemptions >= 150
+            assert engine.stats.num_preemptions >= 250
 
     run(test)
 
@@ -229,15 +239,15 @@ def test_requests_that_come_while_there_is_no_engine_wait_for_the_next() -> None
 
 def test_a_request_that_crashes_the_engine_is_found_and_the_others_live() -> None:
     async def test() -> None:
-        async with running("0.002") as engine:
-            others = [asyncio.create_task(collect(engine, str(i), params(60), [i])) for i in range(5)]
+        async with running("0.01") as engine:
+            others = [asyncio.create_task(collect(engine, str(i), params(200), [i])) for i in range(5)]
             await until(lambda: engine.stats.num_running == 5)
             with pytest.raises(
                 EngineDeadError, match="killed by SIGABRT, each time that it ran this request"
             ):
                 await collect(engine, "bad", params(5), list(CRASH_PROMPT))
             for i, outputs in enumerate(await asyncio.gather(*others)):
-                assert token_ids(outputs) == expected(60, [i])
+                assert token_ids(outputs) == expected(200, [i])
             await until(lambda: engine.num_restarts == MAX_CRASHES + 1)
 
     run(test)
@@ -286,7 +296,7 @@ def test_a_program_that_is_not_there() -> None:
 
 def test_stop_fails_what_is_open_and_ends_the_process() -> None:
     async def test() -> None:
-        async with running("0.002") as engine:
+        async with running("0.01") as engine:
             task = asyncio.create_task(collect(engine, "r", params(4000)))
             await until(lambda: engine.stats.num_running == 1)
             pid = engine.pid

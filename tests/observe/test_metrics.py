@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from support.live_server import LiveServer, live_server
 
 import octavo
 from octavo.engine.messages import OffloadStats, SchedulerStats, SequenceOutput, StepOutputs
+from octavo.observe import metrics as metrics_module
+from octavo.observe import request_timer
 from octavo.observe.metrics import Metrics
 from octavo.observe.request_timer import RequestTimer
 from octavo.outputs import CompletionOutput, RequestMetrics, RequestOutput
@@ -60,6 +61,23 @@ def values(metrics: Metrics) -> dict[str, float]:
     """The samples that have no bucket or reason, by name without the prefix."""
     found = samples(metrics.render().decode())
     return {name.removeprefix("vllm:"): value for (name, kind), value in found.items() if not kind}
+
+
+class Clock:
+    """A clock that a test moves, in seconds."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (metrics_module, request_timer):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -121,10 +139,10 @@ def test_the_tiers_of_the_kv_cache(metrics: Metrics) -> None:
     assert text["octavo_kv_offload_disk_bytes", ""] == 7
 
 
-def test_tokens_and_the_gaps_between_them(metrics: Metrics) -> None:
+def test_tokens_and_the_gaps_between_them(metrics: Metrics, clock: Clock) -> None:
     metrics.on_step(step(SequenceOutput("a", [1]), num_scheduled_tokens=20))
     metrics.on_step(step(num_scheduled_tokens=64))
-    time.sleep(0.03)
+    clock.now += 0.03
     metrics.on_step(step(SequenceOutput("a", [1]), SequenceOutput("b", [2]), num_scheduled_tokens=2))
     metrics.on_step(
         step(SequenceOutput("a", [1], "stop"), SequenceOutput("b", [1, 2]), num_scheduled_tokens=3)
@@ -134,7 +152,7 @@ def test_tokens_and_the_gaps_between_them(metrics: Metrics) -> None:
     assert found["generation_tokens_total"] == 7
     assert found["inter_token_latency_seconds_count"] == 3
     assert found["time_per_output_token_seconds_count"] == 3
-    assert 0.03 <= found["inter_token_latency_seconds_sum"] < 1
+    assert found["inter_token_latency_seconds_sum"] == pytest.approx(0.03)
     assert found["iteration_tokens_total_count"] == 4
     assert found["iteration_tokens_total_sum"] == 89
 
@@ -159,30 +177,30 @@ def output(
     )
 
 
-def test_a_stream_is_timed(metrics: Metrics) -> None:
+def test_a_stream_is_timed(metrics: Metrics, clock: Clock) -> None:
     timer = RequestTimer(metrics, 1)
-    time.sleep(0.02)
+    clock.now += 0.02
     timer.update(output((1, None)))
-    time.sleep(0.03)
+    clock.now += 0.03
     timer.update(output((2, "stop")))
     timer.end()
     found = values(metrics)
-    whole = found["e2e_request_latency_seconds_sum"]
-    assert 0.02 <= found["time_to_first_token_seconds_sum"] <= whole - 0.03
-    assert found["request_time_per_output_token_seconds_sum"] >= 0.015
+    assert found["e2e_request_latency_seconds_sum"] == pytest.approx(0.05)
+    assert found["time_to_first_token_seconds_sum"] == pytest.approx(0.02)
+    assert found["request_time_per_output_token_seconds_sum"] == pytest.approx(0.015)
     assert found["prompt_tokens_total"] == found["request_prompt_tokens_sum"] == 5
     assert found["request_generation_tokens_sum"] == 3
     assert samples(metrics.render().decode())["vllm:request_success_total", "stop"] == 1
 
 
-def test_a_response_that_comes_whole_is_timed_by_the_engine(metrics: Metrics) -> None:
+def test_a_response_that_comes_whole_is_timed_by_the_engine(metrics: Metrics, clock: Clock) -> None:
     timer = RequestTimer(metrics, 2)
-    first = time.monotonic() + 0.01
-    time.sleep(0.04)
+    first = clock.now + 0.01
+    clock.now += 0.04
     timer.update(output((4, "stop"), (6, "length"), first=first))
     timer.end()
     found = values(metrics)
-    assert found["time_to_first_token_seconds_sum"] == pytest.approx(0.01, abs=0.005)
+    assert found["time_to_first_token_seconds_sum"] == pytest.approx(0.01)
     assert found["request_generation_tokens_sum"] == 10
     reasons = samples(metrics.render().decode())
     assert reasons["vllm:request_success_total", "stop"] == 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from octavo.engine.messages import SchedulerStats, SequenceOutput, StepOutputs
+from octavo.observe import stats_line
 from octavo.observe.metrics import Metrics
 from octavo.observe.stats_line import StatsLine
 
@@ -52,14 +54,18 @@ def test_an_idle_server_says_so_once() -> None:
     assert line.next(5.0) is None
 
 
-def test_it_is_logged_at_intervals(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_logged_at_intervals(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics("m", 100)
     metrics.on_step(StepOutputs([], BUSY))
+    slept: list[float] = []
 
-    async def run() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(StatsLine(metrics).run(0.02), 0.2)
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 5:
+            raise asyncio.CancelledError
 
-    with caplog.at_level(logging.INFO, "octavo"):
-        asyncio.run(run())
-    assert 3 <= sum("Engine 000:" in message for message in caplog.messages) <= 10
+    monkeypatch.setattr(stats_line, "asyncio", SimpleNamespace(sleep=sleep))
+    with caplog.at_level(logging.INFO, "octavo"), pytest.raises(asyncio.CancelledError):
+        asyncio.run(StatsLine(metrics).run(10.0))
+    assert slept == [10.0] * 5
+    assert sum("Engine 000:" in message for message in caplog.messages) == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from typing import Any
 
 import openai
@@ -54,7 +53,7 @@ def test_the_header_s_request_id_is_used(server: LiveServer) -> None:
 
 
 def test_an_engine_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    with live_server(step_seconds=0.02) as server:
+    with live_server(step_seconds=0.1) as server:
 
         def end() -> None:
             server.engine._end("it is broken")
@@ -99,7 +98,7 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing(monkeypatch: pytest.MonkeyP
 
 def test_open_requests_finish_before_the_server_ends() -> None:
     texts: list[str] = []
-    with live_server(step_seconds=0.01) as server:
+    with live_server() as server:
 
         def ask() -> None:
             chunks = server.openai.completions.create(
@@ -108,12 +107,15 @@ def test_open_requests_finish_before_the_server_ends() -> None:
             texts.append("".join(chunk.choices[0].text for chunk in chunks))
 
         expected = server.openai.completions.create(model="hash", prompt="x", max_tokens=1).choices
+        server.hold()
         client = threading.Thread(target=ask)
         client.start()
-        while server.metric("num_requests_running") == 0:
-            time.sleep(0.01)
+        server.wait_for_requests(2)
+        server.run_steps(2)
         server.http_server.should_exit = True
-        client.join(20)
+        server.wait_until(lambda: not any(each.is_serving() for each in server.http_server.servers))
+        server.release()
+        client.join()
     assert len(texts[0]) > len(expected[0].text)
     assert not server.engine.healthy
 
@@ -121,17 +123,17 @@ def test_open_requests_finish_before_the_server_ends() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_takes_too_long_is_cut_off_and_told(stream: bool) -> None:
     answers: list[Any] = []
-    with live_server(ServerConfig(shutdown_timeout=0), step_seconds=0.05) as server:
+    with live_server(ServerConfig(shutdown_timeout=0)) as server:
+        server.hold()
         body = {**LONG, "stream": stream}
         client = threading.Thread(
             target=lambda: answers.append(server.http.post("/v1/completions", json=body))
         )
         client.start()
-        while server.metric("num_requests_running") == 0:
-            time.sleep(0.01)
-        time.sleep(0.2)
+        server.wait_for_requests(1)
+        server.run_steps(4)
         server.http_server.should_exit = True
-        client.join(20)
+        client.join()
     [response] = answers
     assert response.status_code == (200 if stream else 503)
     assert "shut down" in response.text

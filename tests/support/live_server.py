@@ -71,6 +71,11 @@ class LiveServer:
         assert ran.wait(SECONDS)
         gate.wait()
 
+    def pass_time(self, seconds: float) -> None:
+        """Put the clock of the server's event loop forward."""
+        now = self.loop.time
+        self.call(setattr, self.loop, "time", lambda: now() + seconds)
+
     def wait_for_requests(self, count: int) -> None:
         """Until the engine has been sent `count` sequences since it began."""
         self.wait_until(lambda: len(self.engine.fake_client.requests) >= count)

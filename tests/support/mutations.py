@@ -40,7 +40,7 @@ def assert_survives(
     failures = 0
     for data in variants:
         path.write_bytes(data)
-        began = time.monotonic()
+        began = time.process_time()
         tracemalloc.start()
         try:
             read(path)
@@ -54,5 +54,5 @@ def assert_survives(
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         assert peak < 8 * len(data) + (1 << 20)
-        assert time.monotonic() - began < 2
+        assert time.process_time() - began < 2
     return failures

@@ -47,10 +47,10 @@ def test_failing_templates_are_one_line(ours: Tokenizer, template: str, needle: 
     ],
 )
 def test_endless_loops_end(ours: Tokenizer, template: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="its loops ran more than 2000000 times"):
         ours.apply_chat_template(HELLO, chat_template=template)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     # The count is of one rendering, not of all.
     assert (
         ours.apply_chat_template(HELLO, chat_template="{% for a in range(3) %}{{ a }}{% endfor %}") == "012"
