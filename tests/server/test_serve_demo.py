@@ -78,6 +78,7 @@ def test_many_at_once_get_what_each_gets_alone(command: Command) -> None:
 
 
 def test_leaving_frees_the_blocks(command: Command) -> None:
+    before = command.metric("generation_tokens_total")
     body = {"prompt": "Once upon a time", "max_tokens": 1900, "ignore_eos": True, "stream": True}
     with command.http.stream("POST", "/v1/completions", json=body) as response:
         lines = response.iter_lines()
@@ -85,10 +86,9 @@ def test_leaving_frees_the_blocks(command: Command) -> None:
             next(lines)
         assert command.metric("num_requests_running") == 1
         assert command.metric("kv_cache_usage_perc") > 0
-    deadline = time.monotonic() + 5
     while command.metric("num_requests_running") or command.metric("kv_cache_usage_perc"):
-        assert time.monotonic() < deadline, "the request goes on"
         time.sleep(0.05)
+    assert command.metric("generation_tokens_total") - before < 1900
 
 
 def test_bad_requests_are_refused_and_forgotten(command: Command) -> None:
@@ -109,7 +109,7 @@ def test_an_open_stream_is_finished_before_the_end(demo_model: Path) -> None:
         next(stream)
         command.process.send_signal(signal.SIGTERM)
         # Probes are told as soon as the signal is taken, and the server listens on for that.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (status := command.http.get("/health").status_code) == 200:
             assert time.monotonic() < deadline
         assert status == 503
@@ -117,7 +117,7 @@ def test_an_open_stream_is_finished_before_the_end(demo_model: Path) -> None:
             chat(command)
         rest = list(stream)
         assert rest[-1].choices[0].finish_reason == "length"
-        assert command.process.wait(30) == 0
+        assert command.process.wait(60) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{command.url}/health")
 
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_it_well_and_takes_the_engine_along(demo_model: Path) -> Non
         )
         assert children
         assert command.end(signal.SIGINT) == 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while any(Path(f"/proc/{child}").exists() for child in children):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -143,5 +143,5 @@ def test_a_signal_while_it_loads(demo_model: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("octavo: loading")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 143
+        assert process.wait(60) == 143
         assert "Traceback" not in process.stderr.read()

@@ -43,6 +43,7 @@ class InProcessClient:
         self._step_seconds = step_seconds
         self._running: asyncio.Task[None] | None = None
         self.gate = StepGate()
+        self.after_step: Callable[[], None] = lambda: None
         self.requests: list[AddRequest] = []
         """All that were ever sent."""
         self.descriptions: list[DescribeState] = []
@@ -78,6 +79,7 @@ class InProcessClient:
             await self.gate.enter()
             more = self._engine.has_work
             self._on_step(self._engine.step())
+            self.after_step()
 
 
 class InProcessEngine(AsyncEngine):

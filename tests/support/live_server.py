@@ -33,6 +33,7 @@ class LiveServer:
     app: FastAPI
 
     def __init__(self, listener: socket.socket) -> None:
+        self._passed = 0.0
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.http = httpx.Client(base_url=self.url, timeout=SECONDS)
         self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
@@ -73,8 +74,10 @@ class LiveServer:
 
     def pass_time(self, seconds: float) -> None:
         """Put the clock of the server's event loop forward."""
-        now = self.loop.time
-        self.call(setattr, self.loop, "time", lambda: now() + seconds)
+        self.call(self._pass_time, seconds)
+
+    def _pass_time(self, seconds: float) -> None:
+        self._passed += seconds
 
     def wait_for_requests(self, count: int) -> None:
         """Until the engine has been sent `count` sequences since it began."""
@@ -90,19 +93,32 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    config: ServerConfig | None = None, step_seconds: float = 0.0, engine: EngineConfig | None = None
+    config: ServerConfig | None = None,
+    step_seconds: float = 0.0,
+    engine: EngineConfig | None = None,
+    *,
+    clock_seconds: float = 0.0,
 ) -> Iterator[LiveServer]:
-    """A server that answers, until the block ends."""
+    """A server that answers, until the block ends.
+
+    A step sleeps for `step_seconds`, and puts the clock of the server's event loop forward by
+    `clock_seconds`.
+    """
     config = config or ServerConfig()
     config.uvicorn_log_level = "warning"
+    if clock_seconds:
+        config.timeout_keep_alive = 10_000  # Or it would close between a client's requests.
     listener = socket.create_server(("127.0.0.1", 0))
     server = LiveServer(listener)
     ready = threading.Event()
 
     async def run() -> None:
         server.loop = asyncio.get_running_loop()
+        now = server.loop.time
+        server.loop.time = lambda: now() + server._passed  # type: ignore[method-assign]
         server.engine = InProcessEngine(step_seconds, engine)
         await server.engine.launch()
+        server.engine.fake_client.after_step = lambda: server._pass_time(clock_seconds)
         server.app = create_app(server.engine, config, MODEL)
         server.http_server = make_server(server.app, config, ready.set)
         await server.http_server.serve(sockets=[listener])

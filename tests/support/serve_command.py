@@ -36,7 +36,7 @@ class Command:
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        if not self._ready.wait(60) or not hasattr(self, "url"):
+        if not self._ready.wait(120) or not hasattr(self, "url"):
             self.process.kill()
             raise AssertionError("".join(self.lines))
         self.http = httpx.Client(base_url=self.url, timeout=60)
@@ -53,10 +53,10 @@ class Command:
         self.openai.close()
         self.process.send_signal(how)
         try:
-            return self.process.wait(30)
+            return self.process.wait(60)
         finally:
             self.process.kill()
-            self._reader.join(10)
+            self._reader.join(60)
 
     def _read(self) -> None:
         assert self.process.stderr is not None

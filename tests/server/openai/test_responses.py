@@ -249,7 +249,7 @@ def test_what_can_not_be_is_refused_by_name(server: LiveServer, change: dict[str
 
 def test_an_answer_that_the_clock_ends_has_failed() -> None:
     long = {**GIVEN, "max_output_tokens": 200}
-    with live_server(ServerConfig(request_timeout=2.0), step_seconds=0.1) as server:
+    with live_server(ServerConfig(request_timeout=60.0), clock_seconds=5.0) as server:
         response = server.openai.responses.create(**long)
         assert response.status == "failed"
         assert response.error is not None

@@ -24,7 +24,7 @@ GIVEN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def client(server: LiveServer) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=20) as client:
+    with anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -126,12 +126,12 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error() -> None:
 
 def test_an_answer_that_the_clock_ends_is_an_error_not_an_end_of_turn() -> None:
     long = {**BODY, "max_tokens": 200, "stop_sequences": []}
-    with live_server(ServerConfig(request_timeout=2.0), step_seconds=0.1) as server:
+    with live_server(ServerConfig(request_timeout=60.0), clock_seconds=5.0) as server:
         response = server.post("/v1/messages", **long)
         assert response.status_code == 504
         assert response.json()["error"]["type"] == "timeout_error"
         with (
-            anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=20) as client,
+            anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0, timeout=60) as client,
             pytest.raises(anthropic.APIStatusError, match="not complete"),
             client.messages.stream(**{**GIVEN, "max_tokens": 200}) as stream,
         ):

@@ -14,7 +14,7 @@ from octavo.engine.kv.offload.disk_reader import DiskReader, Load
 from octavo.engine.kv.offload.disk_tier import DiskTier
 from octavo.engine.kv.offload.disk_writer import DiskWriter
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def digest(number: int) -> bytes:
