@@ -1,4 +1,4 @@
-"""Types of the C++ module; `csrc/module.cpp` is its source."""
+"""Types of the C++ module; `csrc/bindings/module.cpp` is its source."""
 
 from collections.abc import Mapping, Sequence
 

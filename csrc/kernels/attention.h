@@ -7,8 +7,8 @@
 
 #include <cmath>
 
-#include "attention_float.h"
-#include "attention_int16.h"
+#include "kernels/attention_float.h"
+#include "kernels/attention_int16.h"
 
 namespace octavo::OCTAVO_TIER {
 

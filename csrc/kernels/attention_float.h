@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "attention_split.h"
+#include "kernels/attention_split.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -6,7 +6,7 @@
 // of the product of the norms, less than float16 keys cost.
 #pragma once
 
-#include "attention_split.h"
+#include "kernels/attention_split.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -4,8 +4,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "elementwise.h"
-#include "kv_items.h"
+#include "kernels/elementwise.h"
+#include "kernels/kv_items.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "../kernels.h"
-#include "../simd.h"
+#include "kernels/simd/simd.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -1,7 +1,7 @@
 // Items of the KV cache: how a token's keys and values are written, and read one by one.
 #pragma once
 
-#include "elementwise.h"
+#include "kernels/elementwise.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -4,7 +4,7 @@
 // a cycle; a tile of ROWS x PANELS chains hides their latency, and a single row takes several panels.
 #pragma once
 
-#include "elementwise.h"
+#include "kernels/elementwise.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -5,7 +5,7 @@
 // multiply-adds, so that one row gets about half of the peak, and a tile of eight rows two thirds.
 #pragma once
 
-#include "linear_float.h"
+#include "kernels/linear_float.h"
 
 namespace octavo::OCTAVO_TIER {
 

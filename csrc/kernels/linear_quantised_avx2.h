@@ -5,7 +5,7 @@
 // widened each time.
 #pragma once
 
-#include "linear_float.h"
+#include "kernels/linear_float.h"
 
 namespace octavo::avx2 {
 

@@ -5,7 +5,7 @@
 // share each load of activations, of which there can be two a cycle as well.
 #pragma once
 
-#include "linear_float.h"
+#include "kernels/linear_float.h"
 
 namespace octavo::avx512 {
 

@@ -8,7 +8,7 @@
 
 #include <utility>
 
-#include "linear_float.h"
+#include "kernels/linear_float.h"
 
 namespace octavo::neon {
 

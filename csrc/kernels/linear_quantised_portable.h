@@ -1,7 +1,7 @@
 // 4-bit and 8-bit weights by int8 activations in plain C++: the same order as the other tiers.
 #pragma once
 
-#include "linear_float.h"
+#include "kernels/linear_float.h"
 
 namespace octavo::portable {
 

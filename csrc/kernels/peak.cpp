@@ -1,8 +1,8 @@
 // The peak loops of one ISA tier; compiled once a tier with that tier's flags.
 //
 // Empty asm statements tell the compiler that a value has changed, so that it computes every product.
-#include "../roofline.h"
-#include "../simd.h"
+#include "bindings/roofline.h"
+#include "kernels/simd/simd.h"
 
 namespace octavo {
 namespace OCTAVO_TIER {

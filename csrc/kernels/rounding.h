@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../kernels.h"
-#include "../simd.h"
+#include "kernels/simd/simd.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -1,19 +1,19 @@
 // The kernel table of one ISA tier; compiled once a tier with that tier's flags.
-#include "attention.h"
-#include "elementwise.h"
-#include "linear_float.h"
-#include "linear_float8.h"
-#include "rounding.h"
-#include "sampling.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear_float.h"
+#include "kernels/linear_float8.h"
+#include "kernels/rounding.h"
+#include "kernels/sampling.h"
 
 #if defined(OCTAVO_TIER_AVX512)
-#include "linear_quantised_avx512.h"
+#include "kernels/linear_quantised_avx512.h"
 #elif defined(OCTAVO_TIER_AVX2)
-#include "linear_quantised_avx2.h"
+#include "kernels/linear_quantised_avx2.h"
 #elif defined(OCTAVO_TIER_NEON)
-#include "linear_quantised_neon.h"
+#include "kernels/linear_quantised_neon.h"
 #else
-#include "linear_quantised_portable.h"
+#include "kernels/linear_quantised_portable.h"
 #endif
 
 namespace octavo {

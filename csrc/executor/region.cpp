@@ -5,7 +5,7 @@
 #include <new>
 #include <utility>
 
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace octavo {
 

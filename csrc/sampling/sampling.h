@@ -9,9 +9,9 @@
 #include <span>
 #include <vector>
 
-#include "candidates.h"
-#include "kernels.h"
-#include "thread_pool.h"
+#include "executor/thread_pool.h"
+#include "kernels/tables/kernels.h"
+#include "sampling/candidates.h"
 
 namespace nanobind {
 class module_;

@@ -5,20 +5,20 @@
 // token or one output, so that no sum depends on how many others are computed beside it.
 #pragma once
 
-#include "half.h"
+#include "weights/half.h"
 
 #if defined(OCTAVO_TIER_AVX512)
 #define OCTAVO_TIER avx512
-#include "simd_avx512.h"
+#include "kernels/simd/simd_avx512.h"
 #elif defined(OCTAVO_TIER_AVX2)
 #define OCTAVO_TIER avx2
-#include "simd_avx2.h"
+#include "kernels/simd/simd_avx2.h"
 #elif defined(OCTAVO_TIER_NEON)
 #define OCTAVO_TIER neon
-#include "simd_neon.h"
+#include "kernels/simd/simd_neon.h"
 #else
 #define OCTAVO_TIER portable
-#include "simd_portable.h"
+#include "kernels/simd/simd_portable.h"
 #endif
 
 namespace octavo::OCTAVO_TIER {

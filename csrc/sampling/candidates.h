@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo {
 

@@ -1,4 +1,6 @@
 // The Python binding of the sampler.
+#include "sampling/sampling.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -8,8 +10,6 @@
 #include <optional>
 #include <stdexcept>
 #include <tuple>
-
-#include "sampling.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

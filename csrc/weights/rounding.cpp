@@ -1,11 +1,11 @@
-#include "rounding.h"
+#include "weights/rounding.h"
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
 
-#include "half.h"
+#include "weights/half.h"
 
 namespace octavo {
 

@@ -9,11 +9,11 @@
 
 #include <algorithm>
 
-#include "executor.h"
-#include "isa.h"
-#include "roofline.h"
-#include "rounding.h"
-#include "sampling.h"
+#include "bindings/roofline.h"
+#include "executor/executor.h"
+#include "kernels/tables/isa.h"
+#include "sampling/sampling.h"
+#include "weights/rounding.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

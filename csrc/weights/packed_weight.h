@@ -12,8 +12,8 @@
 // Four consecutive k of one column lie in one 32-bit lane, what vpdpbusd and vpmaddubsw reduce over.
 #pragma once
 
-#include "encoding.h"
-#include "half.h"
+#include "weights/encoding.h"
+#include "weights/half.h"
 
 namespace octavo {
 

@@ -13,10 +13,10 @@
 #include <variant>
 #include <vector>
 
-#include "attention_plan.h"
-#include "kernels.h"
-#include "step.h"
-#include "thread_pool.h"
+#include "executor/attention_plan.h"
+#include "executor/step.h"
+#include "executor/thread_pool.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo {
 

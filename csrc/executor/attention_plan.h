@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
-#include "step.h"
+#include "executor/step.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo {
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "packed_weight.h"
+#include "weights/packed_weight.h"
 
 namespace octavo {
 

@@ -1,4 +1,4 @@
-#include "executor.h"
+#include "executor/executor.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "attention_plan.h"
+#include "executor/attention_plan.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "packed_weight.h"
+#include "weights/packed_weight.h"
 
 #include <algorithm>
 #include <cstring>

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels.h"
+#include "kernels/tables/kernels.h"
 
 namespace nanobind {
 class module_;

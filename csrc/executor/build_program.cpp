@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace octavo {
 

@@ -1,10 +1,10 @@
-#include "encoding.h"
+#include "weights/encoding.h"
 
 #include <cmath>
 #include <cstring>
 
-#include "half.h"
-#include "packed_weight.h"
+#include "weights/half.h"
+#include "weights/packed_weight.h"
 
 namespace octavo {
 

@@ -1,4 +1,4 @@
-#include "isa.h"
+#include "kernels/tables/isa.h"
 
 #include <stdexcept>
 

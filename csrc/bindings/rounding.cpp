@@ -1,4 +1,6 @@
 // The Python binding of rounding: functions of octavo._native.
+#include "weights/rounding.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -9,9 +11,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "executor.h"
-#include "isa.h"
-#include "rounding.h"
+#include "executor/executor.h"
+#include "kernels/tables/isa.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -1,4 +1,4 @@
-#include "roofline.h"
+#include "bindings/roofline.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
@@ -8,8 +8,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "executor.h"
-#include "thread_pool.h"
+#include "executor/executor.h"
+#include "executor/thread_pool.h"
 
 namespace octavo {
 

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "executor.h"
+#include "executor/executor.h"
 
 namespace octavo {
 
