@@ -69,8 +69,8 @@ def main() -> None:
     isa, threads = choose_isa(), len(os.sched_getaffinity(0))
     samplers = {
         "NumPy": ReferenceSampler(),
-        f"{isa}, 1 thread": NativeSampler(_native.Program(1, isa, [1, 1], 1, 1).sampler()),
-        f"{isa}, {threads} threads": NativeSampler(_native.Program(threads, isa, [1, 1], 1, 1).sampler()),
+        f"{isa}, 1 thread": NativeSampler(_native.Program(1, isa).sampler()),
+        f"{isa}, {threads} threads": NativeSampler(_native.Program(threads, isa).sampler()),
     }
     print(f"{rows} rows, vocabulary {vocab}; microseconds per row")
     print(f"{'':24}" + "".join(f"{name:>18}" for name in samplers))

@@ -1,6 +1,4 @@
-#include "bindings/roofline.h"
-
-#include <nanobind/nanobind.h>
+// The ceilings of this machine, measured: multiply-adds from registers, and reads from memory.
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -8,8 +6,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "executor/executor.h"
+#include "bindings/bindings.h"
+#include "executor/region.h"
 #include "executor/thread_pool.h"
+#include "kernels/tables/kernels.h"
 
 namespace octavo {
 
@@ -18,17 +18,6 @@ namespace {
 constexpr double kPassSeconds = 0.02;
 constexpr double kMeasureSeconds = 0.4;
 constexpr size_t kReadStep = 128;  // floats
-
-const PeakLoops& loops_of(const std::string& isa) {
-#if defined(__x86_64__)
-    if (isa == "avx512") return avx512_peak_loops();
-    if (isa == "avx2") return avx2_peak_loops();
-#elif defined(__aarch64__)
-    if (isa == "neon") return neon_peak_loops();
-#endif
-    if (isa == "portable") return portable_peak_loops();
-    throw std::invalid_argument("there is no ISA tier " + isa);
-}
 
 template <typename F>
 double seconds(F f) {
@@ -50,7 +39,7 @@ double fastest(F pass) {
 }
 
 double multiply_add_rate(const std::string& isa, int threads, bool integer) {
-    const PeakLoops& loops = loops_of(isa);
+    const PeakLoops& loops = kernels_of(isa).peak;
     const auto loop = integer ? loops.dot_int8 : loops.fma_float;
     int64_t rounds = 1 << 12, done = 0;
     while (seconds([&] { done = loop(rounds); }) < kPassSeconds) rounds *= 2;
@@ -59,7 +48,7 @@ double multiply_add_rate(const std::string& isa, int threads, bool integer) {
 }
 
 double read_bandwidth(const std::string& isa, int threads, size_t bytes) {
-    const PeakLoops& loops = loops_of(isa);
+    const PeakLoops& loops = kernels_of(isa).peak;
     ThreadPool pool(threads);
     const size_t share = bytes / sizeof(float) / pool.size() / kReadStep * kReadStep;
     if (!share) throw std::invalid_argument("bytes is too small to be shared between the threads");

@@ -1,8 +1,6 @@
 // The Python binding of rounding: functions of octavo._native.
 #include "weights/rounding.h"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -11,8 +9,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "executor/executor.h"
-#include "kernels/tables/isa.h"
+#include "bindings/bindings.h"
+#include "executor/region.h"
+#include "kernels/tables/kernels.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -21,8 +20,6 @@ namespace octavo {
 
 namespace {
 
-template <typename Item>
-using Array = nb::ndarray<Item, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = Array<const float>;
 
 template <typename Value>

@@ -1,8 +1,6 @@
 // The Python binding of the sampler.
 #include "sampling/sampling.h"
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +8,8 @@
 #include <optional>
 #include <stdexcept>
 #include <tuple>
+
+#include "bindings/bindings.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

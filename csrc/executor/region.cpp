@@ -1,11 +1,11 @@
+#include "executor/region.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <new>
 #include <utility>
-
-#include "executor/executor.h"
 
 namespace octavo {
 

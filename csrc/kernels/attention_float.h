@@ -1,5 +1,5 @@
 // Attention within a split where keys and values are read as floats. A lane is one position of a block, so a
-// score is a sum over head_dim in order; a weighted sum of values is one over positions in order.
+// score is a sum over key_dim in order; a weighted sum of values is one over positions in order.
 #pragma once
 
 #include <cmath>
@@ -11,16 +11,16 @@ namespace octavo::OCTAVO_TIER {
 // scores[r][block lane] = q[r] . K[:, lane] for BLOCKS blocks and ROWS rows; scores' rows are kSplit apart.
 // `fetch`: asks for the values of these blocks.
 template <int ROWS, int BLOCKS, typename T>
-static inline void score_blocks(const float* const* q, const T* const* keys, int head_dim, bool fetch,
+static inline void score_blocks(const float* const* q, const T* const* keys, int key_dim, bool fetch,
                                 float* scores) {
     f32x16 acc[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
         for (int b = 0; b < BLOCKS; ++b) acc[r][b] = zero();
-    for (int d = 0; d < head_dim; ++d) {
+    for (int d = 0; d < key_dim; ++d) {
         f32x16 key[BLOCKS];
         for (int b = 0; b < BLOCKS; ++b) key[b] = load(keys[b] + d * 16);
         if (fetch)
-            for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + head_dim * 16, d * 16);
+            for (int b = 0; b < BLOCKS; ++b) fetch_line(keys[b] + key_dim * 16, d * 16);
         for (int r = 0; r < ROWS; ++r) {
             f32x16 value = set1(q[r][d]);
             for (int b = 0; b < BLOCKS; ++b) acc[r][b] = fma(value, key[b], acc[r][b]);
@@ -31,10 +31,10 @@ static inline void score_blocks(const float* const* q, const T* const* keys, int
 }
 
 template <int BLOCKS, typename T>
-static inline void score_rows(int rows, const float* const* q, const T* const* keys, int head_dim,
+static inline void score_rows(int rows, const float* const* q, const T* const* keys, int key_dim,
                               float* scores) {
     for_row_blocks(rows, [&](auto count, int row, bool last) {
-        score_blocks<count, BLOCKS>(q + row, keys, head_dim, last, scores + row * kSplit);
+        score_blocks<count, BLOCKS>(q + row, keys, key_dim, last, scores + row * kSplit);
     });
 }
 
@@ -42,12 +42,12 @@ static inline void score_rows(int rows, const float* const* q, const T* const* k
 // Asks for the keys of the next split, `next`, unless it is null.
 template <int ROWS, int V, typename T>
 static inline void weigh_values(const float* p, const T* const* values, const T* const* next, int first,
-                                int last, int head_dim, int column, float* out) {
+                                int last, int value_dim, int column, float* out) {
     f32x16 acc[ROWS][V];
     for (int r = 0; r < ROWS; ++r)
         for (int c = 0; c < V; ++c) acc[r][c] = zero();
     for (int j = first; j < last; ++j) {
-        const int64_t row = (j % 16) * int64_t{head_dim} + column;
+        const int64_t row = (j % 16) * int64_t{value_dim} + column;
         f32x16 value[V];
         for (int c = 0; c < V; ++c) value[c] = load(values[j / 16] + row + c * 16);
         if (next)
@@ -58,30 +58,30 @@ static inline void weigh_values(const float* p, const T* const* values, const T*
         }
     }
     for (int r = 0; r < ROWS; ++r)
-        for (int c = 0; c < V; ++c) store(out + r * int64_t{head_dim} + column + c * 16, acc[r][c]);
+        for (int c = 0; c < V; ++c) store(out + r * int64_t{value_dim} + column + c * 16, acc[r][c]);
 }
 
 template <int V, typename T>
 static inline void weigh_rows(int rows, const float* p, const T* const* values, const T* const* next,
-                              int first, int last, int head_dim, int column, float* out) {
+                              int first, int last, int value_dim, int column, float* out) {
     for_row_blocks(rows, [&](auto count, int row, bool last_rows) {
-        weigh_values<count, V>(p + row * kSplit, values, last_rows ? next : nullptr, first, last, head_dim,
-                               column, out + row * int64_t{head_dim});
+        weigh_values<count, V>(p + row * kSplit, values, last_rows ? next : nullptr, first, last, value_dim,
+                               column, out + row * int64_t{value_dim});
     });
 }
 
 // Columns past whole vectors, for head dims that 16 does not divide.
 template <typename T>
 static inline void weigh_tail(int rows, const float* p, const T* const* values, int first, int last,
-                              int head_dim, int column, float* out) {
+                              int value_dim, int column, float* out) {
     for (int r = 0; r < rows; ++r)
-        for (int d = column; d < head_dim; ++d) {
+        for (int d = column; d < value_dim; ++d) {
             float sum = 0.0f;
             for (int j = first; j < last; ++j) {
-                const float value = item_to_float(values[j / 16][(j % 16) * int64_t{head_dim} + d]);
+                const float value = item_to_float(values[j / 16][(j % 16) * int64_t{value_dim} + d]);
                 sum = std::fma(p[r * kSplit + j], value, sum);
             }
-            out[r * int64_t{head_dim} + d] = sum;
+            out[r * int64_t{value_dim} + d] = sum;
         }
 }
 
@@ -94,14 +94,14 @@ template <typename T>
 static inline void attend_split_floats(const KVLayer& layer, const AttentionShape& shape,
                                        const QueryRows& rows, int kv_head, const int32_t* block_table,
                                        int start, float* scores, const SplitPart& part) {
-    const int head_dim = shape.head_dim;
+    const int key_dim = shape.key_dim, value_dim = shape.value_dim;
     const SplitBlocks<T> blocks(layer, rows, kv_head, block_table, start);
 
     int b = blocks.first;
     for (; b + kWide <= blocks.count; b += kWide)
-        score_rows<kWide>(rows.count, rows.q, blocks.keys + b, head_dim, scores + b * 16);
+        score_rows<kWide>(rows.count, rows.q, blocks.keys + b, key_dim, scores + b * 16);
     for (; b < blocks.count; ++b)
-        score_rows<1>(rows.count, rows.q, blocks.keys + b, head_dim, scores + b * 16);
+        score_rows<1>(rows.count, rows.q, blocks.keys + b, key_dim, scores + b * 16);
 
     for (int r = 0; r < rows.count; ++r) {
         float* row = scores + r * kSplit;
@@ -114,14 +114,14 @@ static inline void attend_split_floats(const KVLayer& layer, const AttentionShap
 
     const int first = blocks.first * 16;
     int column = 0;
-    for (; column + 16 * kWide <= head_dim; column += 16 * kWide)
-        weigh_rows<kWide>(rows.count, scores, blocks.values, blocks.next, first, blocks.end, head_dim, column,
-                          part.out);
-    for (; column + 16 <= head_dim; column += 16)
-        weigh_rows<1>(rows.count, scores, blocks.values, blocks.next, first, blocks.end, head_dim, column,
+    for (; column + 16 * kWide <= value_dim; column += 16 * kWide)
+        weigh_rows<kWide>(rows.count, scores, blocks.values, blocks.next, first, blocks.end, value_dim,
+                          column, part.out);
+    for (; column + 16 <= value_dim; column += 16)
+        weigh_rows<1>(rows.count, scores, blocks.values, blocks.next, first, blocks.end, value_dim, column,
                       part.out);
-    if (column < head_dim)
-        weigh_tail(rows.count, scores, blocks.values, first, blocks.end, head_dim, column, part.out);
+    if (column < value_dim)
+        weigh_tail(rows.count, scores, blocks.values, first, blocks.end, value_dim, column, part.out);
 }
 
 }  // namespace octavo::OCTAVO_TIER

@@ -4,7 +4,6 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/elementwise.h"
 #include "kernels/kv_items.h"
 
 namespace octavo::OCTAVO_TIER {
@@ -49,7 +48,7 @@ struct QueryRows {
     int count = 0;
     const float* q[kQueryRows];
     int low[kQueryRows], high[kQueryRows];
-    // For an int16 cache: the queries as [count][head_dim], and what a unit of each stands for.
+    // For an int16 cache: the queries as [count][key_dim], and what a unit of each stands for.
     const int16_t* integers = nullptr;
     const float* units = nullptr;
 
@@ -57,13 +56,13 @@ struct QueryRows {
         for (int token = 0; token < tile.num_tokens; ++token)
             for (int head = tile.first_head; head < tile.first_head + tile.num_heads; ++head, ++count) {
                 const int position = tile.first_position + token;
-                q[count] = tile.q + token * tile.q_stride + head * shape.head_dim;
+                q[count] = tile.q + token * tile.q_stride + head * shape.key_dim;
                 low[count] = shape.window && position >= shape.window ? position + 1 - shape.window : 0;
                 high[count] = position + 1;
             }
     }
     // Rows [row, row + n), n those of the tile.
-    QueryRows of_tile(const AttentionTile& tile, int row, int head_dim) const {
+    QueryRows of_tile(const AttentionTile& tile, int row, int key_dim) const {
         QueryRows rows;
         rows.count = tile.num_tokens * tile.num_heads;
         for (int r = 0; r < rows.count; ++r) {
@@ -71,11 +70,17 @@ struct QueryRows {
             rows.low[r] = low[row + r];
             rows.high[r] = high[row + r];
         }
-        rows.integers = integers + row * int64_t{head_dim};
+        rows.integers = integers + row * int64_t{key_dim};
         rows.units = units + row;
         return rows;
     }
 };
+
+// Whether it asks for the keys of the next split while it weighs the values of this one.
+template <typename T>
+constexpr bool kFetchesKeys = true;
+template <>
+inline constexpr bool kFetchesKeys<int16_t> = false;
 
 // The blocks of a split that the rows see anything of: [first, count), counted from the split's first one.
 template <typename T>
@@ -86,13 +91,14 @@ struct SplitBlocks {
     const T* values[kSplit / 16];
     const float* key_scales[kSplit / 16];
     const float* value_scales[kSplit / 16];
+    float last_scales[16];
     const T* next_keys[kSplit / 16];
     const T* const* next;  // the keys of the next split, or null
 
     SplitBlocks(const KVLayer& layer, const QueryRows& rows, int kv_head, const int32_t* block_table,
                 int start) {
         const int last = rows.high[rows.count - 1];
-        const int64_t items = int64_t{layer.head_dim} * 16;
+        const int64_t items = int64_t{layer.key_dim} * 16;
         const auto block = [&](int b) {
             return reinterpret_cast<const T*>(layer.head(block_table[start / 16 + b], kv_head));
         };
@@ -107,11 +113,18 @@ struct SplitBlocks {
                 value_scales[b] = key_scales[b] + 16;
             }
         }
+        if constexpr (kHasScales<T>)
+            if (end % 16) {
+                // What is behind the last token may be the items of another layer, and a scale of it NaN.
+                for (int i = 0; i < 16; ++i)
+                    last_scales[i] = i < end % 16 ? value_scales[count - 1][i] : 0.0f;
+                value_scales[count - 1] = last_scales;
+            }
         // Where the rows see all of the next split: the last one may be short.
         const bool more = last >= start + 2 * kSplit;
         if (more)
             for (int b = first; b < count; ++b) {
-                next_keys[b] = block(kSplit / 16 + b);
+                if constexpr (kFetchesKeys<T>) next_keys[b] = block(kSplit / 16 + b);
                 if constexpr (kHasScales<T>) {
                     const float* scales = layer.head_scales(block_table[(start + kSplit) / 16 + b], kv_head);
                     __builtin_prefetch(scales, 0, 2);

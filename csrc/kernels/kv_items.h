@@ -1,7 +1,10 @@
 // Items of the KV cache: how a token's keys and values are written, and read one by one.
 #pragma once
 
-#include "kernels/elementwise.h"
+#include <cmath>
+
+#include "kernels/lanes.h"
+#include "kernels/tables/attention.h"
 
 namespace octavo::OCTAVO_TIER {
 
@@ -52,20 +55,20 @@ static inline float largest_magnitude(const float* x, int n) {
 template <typename T>
 static inline void write_kv_as(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
                                const float* v) {
-    const int64_t head_dim = layer.head_dim;
+    const int64_t key_dim = layer.key_dim, value_dim = layer.value_dim;
     T* keys = reinterpret_cast<T*>(layer.head(block, kv_head));
-    T* values = keys + head_dim * 16;
+    T* values = keys + key_dim * 16;
     float to_keys = 1.0f, to_values = 1.0f;
     if constexpr (kHasScales<T>) {
         float* scales = layer.head_scales(block, kv_head);
-        const float key = largest_magnitude(k, layer.head_dim), value = largest_magnitude(v, layer.head_dim);
+        const float key = largest_magnitude(k, layer.key_dim), value = largest_magnitude(v, layer.value_dim);
         scales[slot] = key / 127.0f;
         scales[16 + slot] = value / 127.0f;
         to_keys = key > 0.0f ? 127.0f / key : 0.0f;
         to_values = value > 0.0f ? 127.0f / value : 0.0f;
     }
-    for (int64_t d = 0; d < head_dim; ++d) set_item(k[d] * to_keys, keys + d * 16 + slot);
-    for (int64_t d = 0; d < head_dim; ++d) set_item(v[d] * to_values, values + slot * head_dim + d);
+    for (int64_t d = 0; d < key_dim; ++d) set_item(k[d] * to_keys, keys + d * 16 + slot);
+    for (int64_t d = 0; d < value_dim; ++d) set_item(v[d] * to_values, values + slot * value_dim + d);
 }
 
 enum class Int16Range {
@@ -107,16 +110,15 @@ static inline float to_int16(const float* x, int n, F put) {
 
 static inline void write_kv_int16(const KVLayer& layer, int block, int slot, int kv_head, const float* k,
                                   const float* v) {
-    const int64_t head_dim = layer.head_dim;
     int16_t* keys = reinterpret_cast<int16_t*>(layer.head(block, kv_head));
-    int16_t* values = keys + head_dim * 16;
+    int16_t* values = keys + int64_t{layer.key_dim} * 16;
     float* scales = layer.head_scales(block, kv_head);
-    scales[slot] = to_int16<Int16Range::Norm>(k, layer.head_dim, [&](int64_t i, int count, int16_t* lanes) {
+    scales[slot] = to_int16<Int16Range::Norm>(k, layer.key_dim, [&](int64_t i, int count, int16_t* lanes) {
         for (int d = 0; d < count; d += 2) __builtin_memcpy(keys + (i + d) * 16 + slot * 2, lanes + d, 4);
     });
-    int16_t* row = values + slot / 2 * 2 * head_dim + slot % 2;
+    int16_t* row = values + slot / 2 * 2 * int64_t{layer.value_dim} + slot % 2;
     scales[16 + slot] =
-        to_int16<Int16Range::Largest>(v, layer.head_dim, [&](int64_t i, int count, int16_t* lanes) {
+        to_int16<Int16Range::Largest>(v, layer.value_dim, [&](int64_t i, int count, int16_t* lanes) {
             for (int d = 0; d < count; ++d) row[2 * (i + d)] = lanes[d];
         });
 }

@@ -4,7 +4,8 @@
 // a cycle; a tile of ROWS x PANELS chains hides their latency, and a single row takes several panels.
 #pragma once
 
-#include "kernels/elementwise.h"
+#include "kernels/lanes.h"
+#include "kernels/tables/linear.h"
 
 namespace octavo::OCTAVO_TIER {
 

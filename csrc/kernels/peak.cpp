@@ -1,11 +1,11 @@
 // The peak loops of one ISA tier; compiled once a tier with that tier's flags.
 //
 // Empty asm statements tell the compiler that a value has changed, so that it computes every product.
-#include "bindings/roofline.h"
+#include "kernels/tables/peak.h"
+
 #include "kernels/simd/simd.h"
 
-namespace octavo {
-namespace OCTAVO_TIER {
+namespace octavo::OCTAVO_TIER {
 
 #if defined(OCTAVO_TIER_AVX512)
 
@@ -104,28 +104,7 @@ static void read(const float* from, size_t count) {
     asm volatile("" : : "r"(most) : "memory");
 }
 
-}  // namespace OCTAVO_TIER
+extern const PeakLoops peak_loops;
+const PeakLoops peak_loops = {dot_int8, fma_float, read};
 
-#if defined(OCTAVO_TIER_AVX512)
-const PeakLoops& avx512_peak_loops() {
-    static constexpr PeakLoops loops = {avx512::dot_int8, avx512::fma_float, avx512::read};
-    return loops;
-}
-#elif defined(OCTAVO_TIER_AVX2)
-const PeakLoops& avx2_peak_loops() {
-    static constexpr PeakLoops loops = {avx2::dot_int8, avx2::fma_float, avx2::read};
-    return loops;
-}
-#elif defined(OCTAVO_TIER_NEON)
-const PeakLoops& neon_peak_loops() {
-    static constexpr PeakLoops loops = {neon::dot_int8, neon::fma_float, neon::read};
-    return loops;
-}
-#else
-const PeakLoops& portable_peak_loops() {
-    static constexpr PeakLoops loops = {portable::dot_int8, portable::fma_float, portable::read};
-    return loops;
-}
-#endif
-
-}  // namespace octavo
+}  // namespace octavo::OCTAVO_TIER

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "kernels/simd/simd.h"
-#include "kernels/tables/kernels.h"
+#include "kernels/tables/rounding.h"
 
 namespace octavo::OCTAVO_TIER {
 

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "kernels/simd/simd.h"
-#include "kernels/tables/kernels.h"
+#include "kernels/tables/sampling.h"
 
 namespace octavo::OCTAVO_TIER {
 
@@ -120,8 +120,22 @@ static inline int64_t count_above(const float* x, int64_t n, float limit) {
     return count;
 }
 
-static inline SamplingKernels sampling_kernels() {
-    return {maxima, sum_weights, weights, collect, count_above};
+// The lowest index of the largest value; a NaN never wins.
+static inline int64_t argmax(const float* x, int64_t n) {
+    constexpr int64_t block = 1024;
+    float largest = -INFINITY;
+    int64_t where = 0;
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t end = first + block < n ? first + block : n;
+        f32x16 best = set1(-INFINITY);
+        int64_t i = first;
+        for (; i + 16 <= end; i += 16) best = max(load(x + i), best);
+        float most = reduce_max(best);
+        for (; i < end; ++i) most = x[i] > most ? x[i] : most;
+        if (most > largest) largest = most, where = first;
+    }
+    while (where < n && x[where] != largest) ++where;
+    return where < n ? where : 0;
 }
 
 }  // namespace octavo::OCTAVO_TIER

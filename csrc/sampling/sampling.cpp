@@ -109,7 +109,7 @@ void Sampler::choose(const float* logits, int64_t vocab, const SamplingRow& row,
                          (row.forbids_stop() && !plan.stop_ids.empty());
     out.possible = true;
     if (plan.greedy && !changes && plan.num_logprobs < 0) {
-        out.token_id = kernels_.argmax(logits, vocab);
+        out.token_id = kernels_.sampling.argmax(logits, vocab);
         if (std::isfinite(logits[out.token_id])) return;
     }
     const LogitsRow raw = sanitise(logits, vocab, scratch.raw.get(), scratch.raw_maxima.get());
@@ -122,7 +122,7 @@ void Sampler::choose(const float* logits, int64_t vocab, const SamplingRow& row,
             std::find_if(allowed, allowed + vocab, [](float x) { return x > -kInfinity; }) - allowed;
         out.token_id = first < vocab ? first : 0;
     } else if (plan.greedy) {
-        out.token_id = kernels_.argmax(processed.x, vocab);
+        out.token_id = kernels_.sampling.argmax(processed.x, vocab);
     } else {
         out.token_id = scratch.candidates.draw(
             processed, plan.truncation,

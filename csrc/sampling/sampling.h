@@ -13,10 +13,6 @@
 #include "kernels/tables/kernels.h"
 #include "sampling/candidates.h"
 
-namespace nanobind {
-class module_;
-}
-
 namespace octavo {
 
 // What a request asks for, resolved once; octavo/runtime/native_sampler.py makes it.
@@ -93,7 +89,5 @@ class Sampler {
     std::vector<Scratch> scratch_;
     int64_t vocab_ = 0;
 };
-
-void bind_sampling(nanobind::module_& module);
 
 }  // namespace octavo

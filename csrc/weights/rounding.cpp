@@ -76,8 +76,9 @@ void round_to_groups(const Kernels& kernels, Rounding rounding, const RowsToRoun
     std::vector<float> scratch(std::min(step, count) * rows.cols);
     for (int64_t first = 0; first < count; first += step) {
         float* offsets = out.offsets ? out.offsets + first * in_row : nullptr;
-        check(kernels.round_rows(rounding, rows, first, std::min(step, count - first), scratch.data(),
-                                 {out.codes + first * rows.cols, out.scales + first * in_row, offsets}));
+        check(kernels.rounding.round_rows(
+            rounding, rows, first, std::min(step, count - first), scratch.data(),
+            {out.codes + first * rows.cols, out.scales + first * in_row, offsets}));
     }
 }
 
@@ -91,8 +92,8 @@ void round_to_panels(const Kernels& kernels, Rounding rounding, const RowsToRoun
         const PackedWeight panel = panels_of(rounding, std::min<int64_t>(kPanel, count - first), rows.cols);
         uint8_t* block = blocks.data();
         for (int64_t row = first; row < first + panel.n; ++row) {
-            check(kernels.round_rows(rounding, rows, order ? order[row] : row, 1, scratch.data(),
-                                     {codes.data(), scales.data(), offsets.data()}));
+            check(kernels.rounding.round_rows(rounding, rows, order ? order[row] : row, 1, scratch.data(),
+                                              {codes.data(), scales.data(), offsets.data()}));
             for (int64_t group = 0; group < groups; ++group)
                 block =
                     put_block(rounding, block, codes.data() + group * kGroup, scales[group], offsets[group]);

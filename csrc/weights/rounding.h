@@ -5,10 +5,6 @@
 
 #include "kernels/tables/kernels.h"
 
-namespace nanobind {
-class module_;
-}
-
 namespace octavo {
 
 // All rows as groups, the arrays as RoundedGroups says. Throws std::domain_error for values that cannot be
@@ -23,7 +19,5 @@ void round_to_panels(const Kernels& kernels, Rounding rounding, const RowsToRoun
 
 // What round_to_panels gives, of `count` rows of `cols`.
 PackedWeight panels_of(Rounding rounding, int64_t count, int64_t cols);
-
-void bind_rounding(nanobind::module_& module);
 
 }  // namespace octavo

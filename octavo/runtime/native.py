@@ -14,7 +14,7 @@ from octavo.formats.tensor import Tensor
 from octavo.machine.cpus import usable_cpus
 from octavo.machine.isa import choose_isa
 from octavo.runtime.backend import Batch, Limits
-from octavo.runtime.kv_cache import KVCacheSpec, PagedKV
+from octavo.runtime.kv_cache import KVCacheSpec
 from octavo.runtime.native_sampler import NativeSampler
 from octavo.runtime.packed_cache import PackedCache
 from octavo.runtime.packed_weights import add_packed_weights
@@ -43,9 +43,7 @@ class NativeBackend:
         """Pack the weights and plan all memory; see `octavo.runtime.backend.Backend`."""
         max_rows = {Rows.TOKENS: limits.max_tokens, Rows.OUTPUTS: limits.max_outputs}
         kinds = list(Rows)
-        native = _native.Program(
-            self.threads, self.isa, [max_rows[kind] for kind in kinds], limits.max_position, limits.vocab_size
-        )
+        native = _native.Program(self.threads, self.isa)
         for buffer in program.buffers:
             native.add_buffer(kinds.index(buffer.rows), buffer.cols, buffer.offset)
         add_packed_weights(native, program.linear_weights, weights, self._packed_cache)
@@ -59,7 +57,13 @@ class NativeBackend:
             native.add_instruction(
                 each.op, [_view(v) for v in each.inputs], _view(each.output), each.weights, each.attributes
             )
-        native.finish([program.arena_cols[kind] for kind in kinds], _view(program.result))
+        native.finish(
+            max_rows=[max_rows[kind] for kind in kinds],
+            arena_cols=[program.arena_cols[kind] for kind in kinds],
+            max_position=limits.max_position,
+            vocab_size=limits.vocab_size,
+            result=_view(program.result),
+        )
         return NativeExecutable(native, kv_cache)
 
 
@@ -85,10 +89,8 @@ class NativeExecutable:
     def allocate_kv_cache(self, num_blocks: int) -> None:
         """Reserve the KV cache; its pages are committed when first written."""
         spec = self._kv_cache
-        like = spec.layers[0] if spec.layers else PagedKV(num_kv_heads=1, key_dim=1, value_dim=1)
-        self._native.allocate_kv_cache(
-            spec.layers_by_group, like.num_kv_heads, like.key_dim, spec.dtype, num_blocks
-        )
+        layers = [(each.num_kv_heads, each.key_dim, each.value_dim) for each in spec.layers]
+        self._native.allocate_kv_cache(layers, spec.layers_by_group, spec.dtype, num_blocks)
 
     def copy_blocks(self, sources: Sequence[int], destinations: Sequence[int]) -> None:
         """Copy whole blocks, one pair after the other."""

@@ -111,7 +111,7 @@ def test_panels_are_those_of_the_rounded_tensor(isa, name, encoding, round_value
     order = np.random.default_rng(1).permutation(40).astype(np.int32)
     blocks = pack(round_values(values[order]), encoding).reshape(-1)
     expected = np.zeros(3 * _native.panel_bytes(encoding.value, 96), np.uint8)
-    _native.Program(1, "portable", [1, 1], 1, 1).pack(encoding.value, 40, 96, blocks, 0, expected)
+    _native.Program(1, "portable").pack(encoding.value, 40, 96, blocks, 0, expected)
     panels = np.full_like(expected, 255)
     round_to_panels(name, FloatRows.of(values), panels, order=order)
     assert np.array_equal(panels, expected)

@@ -86,7 +86,7 @@ def test_panels_are_those_of_the_tensor(quantization, tiny_model, tmp_path, monk
     monkeypatch.setattr(panels, "_PIECE_VALUES", 64 * 32)
     write_gguf(tiny_model("llama").model, tmp_path / "f16.gguf", GGMLQuantizationType.F16)
     weights = load(tmp_path / "f16.gguf", quantization).weights
-    program = _native.Program(1, "portable", [1, 1], 1, 1)
+    program = _native.Program(1, "portable")
     pieces = 0
     for name in weights:
         rows = weights.panel_rows(name)

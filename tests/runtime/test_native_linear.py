@@ -95,7 +95,7 @@ def test_linear_with_columns_in_another_order(isa: str) -> None:
 
 @pytest.mark.parametrize("order", [np.full(256, 256), np.full(256, -1), np.arange(255)])
 def test_orders_that_are_none_of_the_columns(order) -> None:
-    program = native._native.Program(1, "portable", [1, 1], 1, 1)
+    program = native._native.Program(1, "portable")
     panels = np.zeros(native._native.panel_bytes("Q4_0", 256), np.uint8)
     with pytest.raises(ValueError, match="an order that is none of its columns"):
         program.add_packed("w", "Q4_0", 16, 256, panels, order.astype(np.int32))

@@ -54,7 +54,7 @@ class Recorder:
     """In place of a native program: keeps what it is given, and counts what it has to pack."""
 
     def __init__(self) -> None:
-        self.program = _native.Program(2, "portable", [1, 1], 1, 1)
+        self.program = _native.Program(2, "portable")
         self.threads = self.program.threads
         self.packed: dict[str, tuple[str, int, int, bytes]] = {}
         self.orders: dict[str, list[int]] = {}

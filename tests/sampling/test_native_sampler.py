@@ -29,7 +29,7 @@ EOS = [2]
 def sampler(request: pytest.FixtureRequest) -> NativeSampler:
     """One for each ISA tier, alone and on several threads."""
     isa, threads = request.param
-    return NativeSampler(_native.Program(threads, isa, [1, 1], 1, 1).sampler())
+    return NativeSampler(_native.Program(threads, isa).sampler())
 
 
 requests = st.fixed_dictionaries(

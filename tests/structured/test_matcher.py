@@ -41,7 +41,7 @@ def sampler(request: pytest.FixtureRequest) -> Sampler:
     native = pytest.importorskip("octavo._native")
     from octavo.runtime.native_sampler import NativeSampler
 
-    return NativeSampler(native.Program(2, native.isas()[-1], [1, 1], 1, 1).sampler())
+    return NativeSampler(native.Program(2, native.isas()[-1]).sampler())
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
-// The kernel table of one ISA tier; compiled once a tier with that tier's flags.
-#include "kernels/attention.h"
-#include "kernels/elementwise.h"
+// The linear kernels of one ISA tier; compiled once a tier with that tier's flags, like each family's file.
 #include "kernels/linear_float.h"
 #include "kernels/linear_float8.h"
-#include "kernels/rounding.h"
-#include "kernels/sampling.h"
+#include "kernels/quantise_rows.h"
 
 #if defined(OCTAVO_TIER_AVX512)
 #include "kernels/linear_quantised_avx512.h"
@@ -16,8 +13,7 @@
 #include "kernels/linear_quantised_portable.h"
 #endif
 
-namespace octavo {
-namespace OCTAVO_TIER {
+namespace octavo::OCTAVO_TIER {
 
 constexpr int64_t kFewRows = 4;
 constexpr int64_t kFetchAhead = 4096;  // bytes
@@ -90,46 +86,8 @@ static void linear(const PackedWeight& weight, int64_t first_panel, int64_t pane
     }
 }
 
-static Kernels table(const char* name) {
-    return {.name = name,
-            .tile_rows = kTileRows,
-            .quantise_tile = quantise_tile,
-            .linear = linear,
-            .rms_norm = rms_norm,
-            .rope = rope,
-            .silu_mul = silu_mul,
-            .add = add_rows,
-            .write_kv = write_kv,
-            .attention = attention,
-            .attention_split = attention_split,
-            .attention_merge = attention_merge,
-            .argmax = argmax,
-            .round_rows = round_rows,
-            .sampling = sampling_kernels()};
-}
+extern const LinearKernels linear_kernels;
+const LinearKernels linear_kernels = {
+    .tile_rows = kTileRows, .quantise_tile = quantise_tile, .linear = linear};
 
-}  // namespace OCTAVO_TIER
-
-#if defined(OCTAVO_TIER_AVX512)
-const Kernels& avx512_kernels() {
-    static const Kernels kernels = avx512::table("avx512");
-    return kernels;
-}
-#elif defined(OCTAVO_TIER_AVX2)
-const Kernels& avx2_kernels() {
-    static const Kernels kernels = avx2::table("avx2");
-    return kernels;
-}
-#elif defined(OCTAVO_TIER_NEON)
-const Kernels& neon_kernels() {
-    static const Kernels kernels = neon::table("neon");
-    return kernels;
-}
-#else
-const Kernels& portable_kernels() {
-    static const Kernels kernels = portable::table("portable");
-    return kernels;
-}
-#endif
-
-}  // namespace octavo
+}  // namespace octavo::OCTAVO_TIER
