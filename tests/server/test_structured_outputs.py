@@ -154,7 +154,7 @@ def test_a_slow_grammar_keeps_nobody_waiting(server: LiveServer, monkeypatch: py
     compile_it = grammars._compile
 
     def slow(params: StructuredOutputsParams) -> Any:
-        go.wait(20)
+        go.wait(60)
         return compile_it(params)
 
     monkeypatch.setattr(grammars, "_compile", slow)

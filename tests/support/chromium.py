@@ -64,7 +64,7 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, what: Callable[[], T], seconds: float = 20) -> T:
+    def wait(self, what: Callable[[], T], seconds: float = 60) -> T:
         """The first result of `what` that is true."""
         deadline = time.monotonic() + seconds
         while not (result := what()):
