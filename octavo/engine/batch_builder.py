@@ -12,7 +12,7 @@ from octavo.engine.kv.block_pool import blocks_for
 from octavo.engine.scheduling.scheduler import Step
 from octavo.engine.sequence import Sequence
 from octavo.runtime.backend import Batch
-from octavo.sampling.output_rows import OutputRows, PromptRows
+from octavo.sampling.output_rows import DraftRows, OutputRows, PromptRows, StepTokens
 
 
 @dataclass(slots=True)
@@ -27,6 +27,10 @@ class BuiltBatch:
     rows: OutputRows
     sampling: list[Sequence]
     scored: list[Sequence]
+
+    def accepted(self, tokens: StepTokens) -> dict[Sequence, int]:
+        """How many drafts came true, of the sequences that had such."""
+        return {self.sampling[state]: len(further) for state, further in tokens.after_drafts.items()}
 
 
 class BatchBuilder:
@@ -51,7 +55,8 @@ class BatchBuilder:
 
     def build(self, step: Step) -> BuiltBatch:
         """The batch of a step that is not empty."""
-        return self._build_decodes(step) if step.num_decodes == len(step.sequences) else self._build(step)
+        only_decodes = step.num_decodes == len(step.sequences) and not step.num_drafts
+        return self._build_decodes(step) if only_decodes else self._build(step)
 
     def _build_decodes(self, step: Step) -> BuiltBatch:
         """Nearly every step: each sequence computes its last token and samples."""
@@ -77,6 +82,8 @@ class BatchBuilder:
                 tokens.append(sequence.token_ids[start])
             else:
                 tokens += sequence.token_ids[start : start + num_new]
+                if start + num_new > len(sequence.token_ids):
+                    tokens += sequence.drafts
             ends.append(start + num_new)
 
         num_seqs, num_tokens = len(ends), len(tokens)
@@ -119,16 +126,18 @@ class BatchBuilder:
         sequence.has_new_blocks = False
 
     def _with_outputs(self, batch: Batch, step: Step, ends: list[int]) -> BuiltBatch:
-        """Adds the rows that want logits: a sequence's last token, and prompt tokens on request."""
+        """Adds the rows that want logits: those of last tokens, of drafts, and of prompts on request."""
         sampling: list[Sequence] = []
         sampling_rows: list[int] = []
         scored: list[Sequence] = []
         prompts: list[PromptRows] = []
+        drafts: list[DraftRows] = []
         output_rows: list[int] = []
         for sequence, num_new, end, query_end in zip(
             step.sequences, step.num_new_tokens, ends, accumulate(step.num_new_tokens), strict=True
         ):
-            samples = end == len(sequence.token_ids)
+            num_drafts = end - len(sequence.token_ids)
+            samples = num_drafts >= 0
             if sequence.num_prompt_logprobs is not None and num_new > samples:
                 # Row of position p gives the log probability of prompt token p + 1.
                 token_ids = sequence.token_ids[end - num_new + 1 : end - samples + 1]
@@ -138,8 +147,11 @@ class BatchBuilder:
             if samples:
                 sampling.append(sequence)
                 sampling_rows.append(len(output_rows))
+                if num_drafts > 0:
+                    drafts.append(DraftRows(len(sampling) - 1, len(output_rows), list(sequence.drafts)))
+                    output_rows += range(query_end - 1 - num_drafts, query_end - 1)
                 output_rows.append(query_end - 1)
         batch.output_rows = np.array(output_rows, dtype=np.int32)
         states = [sequence.sampling for sequence in sampling]
-        rows = OutputRows(states, sampling_rows if prompts else None, prompts)
+        rows = OutputRows(states, sampling_rows if prompts or drafts else None, prompts, drafts)
         return BuiltBatch(batch, rows, sampling, scored)

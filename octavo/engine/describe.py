@@ -71,11 +71,10 @@ def _running(sequences: list[Sequence], per_cell: int, last_step: Step | None) -
         # A cell of several blocks is listed once for those that follow one another in it.
         cells = list(dict.fromkeys(block // per_cell for block in sequence.held_blocks[: left + 1]))
         left -= len(cells) - 1
-        decodes = len(sequence.token_ids) - sequence.num_computed_tokens <= 1
         states.append(
             RunningState(
                 request_id=sequence.request_id,
-                phase="decode" if decodes else "prefill",
+                phase="prefill" if sequence.is_prompt else "decode",
                 num_prompt=sequence.num_prompt_tokens,
                 num_tokens=len(sequence.token_ids),
                 num_computed=sequence.num_computed_tokens,

@@ -26,12 +26,13 @@ from octavo.engine.messages import (
     SequenceOutput,
     StepOutputs,
 )
+from octavo.engine.outputs import append
 from octavo.engine.scheduling.scheduler import Scheduler, SchedulerSettings, Step
 from octavo.engine.sequence import Sequence, Status
 from octavo.engine.step_ahead import StepAhead
 from octavo.engine.step_runner import StepRunner
 from octavo.runtime.backend import Executable
-from octavo.sampling.sampler import SampledToken
+from octavo.sampling.output_rows import StepTokens
 from octavo.sampling.state import SamplingState
 from octavo.structured.compiler import GrammarCompiler
 from octavo.structured.vocabulary import Vocabulary
@@ -203,7 +204,7 @@ class Engine:
         return describe(request, self._pool, cache, self._scheduler, self._last_step)
 
     def step(self) -> StepOutputs:
-        """The outputs of the next batch: at most one new token for each running sequence.
+        """The outputs of the next batch: a new token for running sequences, and one for each right draft.
 
         With `async_scheduling` the batch after it may run already when this returns.
         """
@@ -233,8 +234,8 @@ class Engine:
             result = self._ahead.finish(flight or self._ahead.start(step, built))
         else:
             result = self._runner.run(built) if flight is None else flight.result()[0]
-            self._scheduler.update(step)
-        outputs += self._append(built.sampling, result.sampled)
+            self._scheduler.update(step, built.accepted(result.tokens))
+        outputs += self._append(built.sampling, result.tokens)
         seconds = time.perf_counter() - started if flight is None else result.seconds
         self._scheduler.observe(step, seconds)
         return StepOutputs(outputs, self._stats(step, seconds))
@@ -300,31 +301,15 @@ class Engine:
         self._offload.restore(step.restores)
         return time.perf_counter() - started
 
-    def _append(self, sequences: list[Sequence], sampled: list[SampledToken]) -> list[SequenceOutput]:
-        """Give each sequence its token; those that end leave the scheduler."""
+    def _append(self, sequences: list[Sequence], tokens: StepTokens) -> list[SequenceOutput]:
+        """Give each sequence its tokens; those that end leave the scheduler."""
         outputs = []
-        for sequence, token in zip(sequences, sampled, strict=True):
+        further = tokens.after_drafts
+        for index, (sequence, token) in enumerate(zip(sequences, tokens.sampled, strict=True)):
             if sequence.status is Status.FINISHED:
                 continue  # Aborted while the step ran.
-            if sequence.matcher is not None:
-                sequence.matcher.append(token.token_id)
-                if sequence.matcher.failure:
-                    outputs.append(self._fail(sequence, sequence.matcher.failure))
-                    continue
-            sequence.token_ids.append(token.token_id)
-            output = SequenceOutput(
-                sequence.request_id,
-                [token.token_id],
-                num_cached_tokens=sequence.num_cached_tokens,
-                scheduled_time=sequence.scheduled_time,
-            )
-            if token.logprobs is not None:
-                output.logprobs = [token.logprobs]
-            if sequence.num_prompt_logprobs is not None:
-                output.prompt_logprobs = sequence.prompt_logprobs
-                sequence.num_prompt_logprobs = None
-            if ended := sequence.finish_reason():
-                output.finish_reason, output.stop_reason = ended
+            output = append(sequence, token, further.get(index, ())) if further else append(sequence, token)
+            if output.finish_reason:
                 self._scheduler.remove(sequence)
                 self._forget(sequence)
             outputs.append(output)
@@ -338,13 +323,6 @@ class Engine:
         for sequence in failed:
             self._forget(sequence)
         return [SequenceOutput(each.request_id, [], finish_reason="abort") for each in failed]
-
-    def _fail(self, sequence: Sequence, reason: str) -> SequenceOutput:
-        """End a sequence whose output can not go on as it must."""
-        _log.warning("request %s can not go on: %s", sequence.request_id, reason)
-        self._scheduler.remove(sequence)
-        self._forget(sequence)
-        return SequenceOutput(sequence.request_id, [], finish_reason="abort")
 
     def _check_if_idle(self) -> None:
         """Where that is asked for, raise BlockIntegrityError if a block is in use and no sequence is left."""

@@ -35,10 +35,12 @@ class Sequence:
         "_prompt_digest",
         "arrival_time",
         "digests",
+        "drafts",
         "eos_token_ids",
         "has_new_blocks",
         "has_pending_blocks",
         "is_long",
+        "is_prompt",
         "load",
         "matcher",
         "max_length",
@@ -90,6 +92,12 @@ class Sequence:
         """What goes first, in the queue and in a step; a policy may change it on arrival."""
         self.is_long = False
         """Whether what there was to compute, when the sequence was admitted, is a long prompt."""
+        self.is_prompt = True
+        """Whether no token was sampled since it was admitted; output tokens that are computed again count as
+        a prompt too."""
+        self.drafts: list[int] = []
+        """Guesses at its next tokens. The next step computes them as far as there is room and keeps those
+        that are the tokens it samples, so that they can be wrong, but must be ids of the vocabulary."""
 
         self.tables: list[BlockTable] = []
         """One a KV group, none while it has no blocks."""
@@ -172,6 +180,19 @@ class Sequence:
     def stops_at(self, token_id: int) -> bool:
         """Whether the sequence ends with this output token, be it never so short."""
         return token_id in self.eos_token_ids or token_id in self.stop_token_ids
+
+    def cut_drafts(self, most: int) -> int:
+        """Keep `most` drafts at most, and none that would end the sequence; returns how many are left.
+
+        So whatever is accepted of them, only the token after them can be the last one.
+        """
+        most = max(0, min(most, self.max_length - len(self.token_ids) - 1))
+        for index, token_id in enumerate(self.drafts[:most]):
+            if self.stops_at(token_id):
+                most = index
+                break
+        del self.drafts[most:]
+        return len(self.drafts)
 
     def finish_reason(self) -> tuple[str, int | None] | None:
         """Why the last token ends the sequence, as (finish reason, stop token id), or None.

@@ -71,7 +71,7 @@ class StepAhead:
     def next_is_known(self, built: BuiltBatch) -> bool:
         """Whether the step after the one of this batch is known but for its tokens.
 
-        So it is when every sequence runs, gets its token in this step, can not end by its length, needs none
+        So it is when every sequence runs, gets one token in this step, can not end by its length, needs none
         of its tokens to know which may come next, and has a block for one more whatever the others take.
         """
         sequences, scheduler = built.sampling, self._scheduler
@@ -80,7 +80,9 @@ class StepAhead:
             and not scheduler.num_waiting
             and self._pool.num_free >= len(sequences) * self._num_groups
             and all(
-                len(sequence.token_ids) + 1 < sequence.max_length and sequence.matcher is None
+                len(sequence.token_ids) + 1 < sequence.max_length
+                and sequence.matcher is None
+                and not sequence.drafts
                 for sequence in sequences
             )
         )
@@ -114,9 +116,9 @@ class StepAhead:
             known, stops = before.result()
             if stops:
                 return None
-            tokens = zip(before.built.sampling, known.sampled, strict=True)
+            tokens = zip(before.built.sampling, known.tokens.sampled, strict=True)
             token_ids = {sequence: token.token_id for sequence, token in tokens}
             built.batch.token_ids[:] = [token_ids[sequence] for sequence in built.sampling]
         result = self._runner.run(built)
-        tokens = zip(built.sampling, result.sampled, strict=True)
+        tokens = zip(built.sampling, result.tokens.sampled, strict=True)
         return result, any(sequence.stops_at(token.token_id) for sequence, token in tokens)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from octavo.engine.batch_builder import BuiltBatch
 from octavo.runtime.backend import Executable
-from octavo.sampling.sampler import SampledToken
+from octavo.sampling.output_rows import StepTokens
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """A token for each of a batch's `sampling` sequences, and the seconds from the batch to the tokens."""
+    """The tokens of a batch, and the seconds from the batch to the tokens."""
 
-    sampled: list[SampledToken]
+    tokens: StepTokens
     seconds: float
 
 
@@ -25,12 +25,18 @@ class StepRunner:
         self._executable = executable
 
     def run(self, built: BuiltBatch) -> StepResult:
-        """Compute a batch. The sequences' sampling states know their new token afterwards."""
+        """Compute a batch. The sequences' sampling states know their new tokens afterwards."""
         started = time.perf_counter()
         for sequence in built.sampling:
             if sequence.matcher is not None:
                 sequence.sampling.restrict(sequence.matcher.mask())
+        for drafts in built.rows.drafts:
+            matcher = built.sampling[drafts.state].matcher
+            if matcher is not None:
+                # Past what the grammar allows no draft can come true.
+                drafts.masks = matcher.masks_along(drafts.token_ids)
+                del drafts.token_ids[len(drafts.masks) :]
         tokens = self._executable.step(built.batch, built.rows)
         for sequence, logprobs in zip(built.scored, tokens.prompt_logprobs, strict=True):
             sequence.prompt_logprobs += logprobs
-        return StepResult(tokens.sampled, time.perf_counter() - started)
+        return StepResult(tokens, time.perf_counter() - started)

@@ -47,6 +47,22 @@ class Matcher:
             self.failure = error_of(self._matcher)
         return self._mask
 
+    def masks_along(self, token_ids: Sequence[int]) -> list[NDArray[np.uint32]]:
+        """The masks after each of `token_ids`, were they to come next: as many as the grammar allows of them.
+
+        It stays where it is.
+        """
+        matcher, masks = self._matcher.deep_copy(), []
+        for token_id in token_ids:
+            if not matcher.consume_token(token_id):
+                break
+            mask = np.empty_like(self._mask)
+            matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            if matcher.is_error():
+                break
+            masks.append(mask)
+        return masks
+
     def append(self, token_id: int) -> None:
         """Go on with the next output token."""
         if not self._matcher.consume_token(token_id):

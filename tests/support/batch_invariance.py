@@ -52,7 +52,7 @@ def collect(results: dict[str, Result], step: StepOutputs) -> None:
     for output in step.outputs:
         result = results.setdefault(output.request_id, Result())
         assert result.finish_reason is None
-        assert len(output.token_ids) == 1 or output.finish_reason is not None
+        assert output.token_ids or output.finish_reason is not None
         if output.prompt_logprobs is not None:
             assert not result.token_ids
             result.prompt_logprobs = output.prompt_logprobs
@@ -112,6 +112,7 @@ def sampling_params(draw: st.DrawFn, vocab_size: int, most_tokens: int) -> Sampl
         min_tokens=draw(st.integers(0, min(3, max_tokens))),
         ignore_eos=draw(st.booleans()),
         stop_token_ids=draw(st.lists(token, max_size=1)),
+        bad_words_token_ids=draw(st.lists(st.lists(token, min_size=1, max_size=2), max_size=2)),
         logprobs=draw(st.sampled_from([None, 2])),
         prompt_logprobs=draw(st.sampled_from([None, None, None, 1])),
         skip_reading_prefix_cache=draw(st.sampled_from([None, None, True])),

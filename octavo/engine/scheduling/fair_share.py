@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from operator import attrgetter
@@ -130,11 +130,12 @@ class FairShare:
         ahead = self._users[running.options.user].served - self._users[waiting.options.user].served
         return ahead > PROMPT_WEIGHT * len(running.token_ids)
 
-    def computed(self, sequences: list[Sequence]) -> None:
-        """Charges an output token to each that gets one."""
+    def computed(self, sequences: list[Sequence], accepted: Mapping[Sequence, int]) -> None:
+        """Charges its output tokens to each that gets some."""
         for sequence in sequences:
             if sequence.num_computed_tokens == len(sequence.token_ids):
-                self._charge(self._users[sequence.options.user], OUTPUT_WEIGHT)
+                num_tokens = 1 + accepted.get(sequence, 0)
+                self._charge(self._users[sequence.options.user], OUTPUT_WEIGHT * num_tokens)
 
     def _charge(self, user: _User, cost: float) -> None:
         user.served += cost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Protocol
 
@@ -54,8 +54,11 @@ class Policy(Protocol):
         """Whether a running sequence gives way to a waiting one that there is no room for."""
         ...
 
-    def computed(self, sequences: list[Sequence]) -> None:
-        """A step computed tokens of these sequences; those that are complete now get their next one."""
+    def computed(self, sequences: list[Sequence], accepted: Mapping[Sequence, int]) -> None:
+        """A step computed tokens of these sequences; those that are complete now get their next one.
+
+        `accepted` is how many drafts of some came true: they got as many tokens more.
+        """
         ...
 
 
@@ -116,7 +119,7 @@ class InOrder:
             return False
         return running.options.priority > waiting.options.priority
 
-    def computed(self, sequences: list[Sequence]) -> None:
+    def computed(self, sequences: list[Sequence], accepted: Mapping[Sequence, int]) -> None:
         """What was computed does not change anyone's turn."""
 
 

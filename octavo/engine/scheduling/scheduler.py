@@ -6,9 +6,10 @@ phases (Sarathi-Serve, Agrawal et al., 2024): whoever has tokens to compute gets
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
+from types import MappingProxyType
 
 from octavo.engine.kv.block_pool import BlockPool
 from octavo.engine.kv.offload.kv_offload import KVOffload, Restore
@@ -25,6 +26,7 @@ from octavo.runtime.kv_cache import BLOCK_SIZE
 
 __all__ = ["Scheduler", "SchedulerSettings", "Step"]
 
+_NONE: Mapping[Sequence, int] = MappingProxyType({})
 _LOOK_AHEAD = 16
 """How far down the queue to look: for what may go before long prompts that can not start, and for what is
 due."""
@@ -34,7 +36,8 @@ due."""
 class Step:
     """What to run: `sequences[i]` computes its next `num_new_tokens[i]` tokens, `num_tokens` in all.
 
-    The first `num_decodes` have one token to compute. `num_pairs` are the (query, key) pairs of the step's
+    The first `num_decodes` compute one token, and their drafts after it, `num_drafts` in all. `num_outputs`
+    are the rows of logits that it may ask for, at most. `num_pairs` are the (query, key) pairs of the step's
     attention, `num_prompt_pairs` of them of prompts. `copies` of blocks are to be made first, in order:
     their new owners go on from a part of the content. So are `restores`. `preempted` lost their blocks and
     wait again, or have got new ones in this very step. `outgrown` have become longer than the whole pool and
@@ -45,6 +48,8 @@ class Step:
     num_new_tokens: list[int] = field(default_factory=list)
     num_tokens: int = 0
     num_decodes: int = 0
+    num_drafts: int = 0
+    num_outputs: int = 0
     num_pairs: int = 0
     num_prompt_pairs: int = 0
     copies: list[Copy] = field(default_factory=list)
@@ -57,6 +62,7 @@ class Step:
         self.sequences.append(chunk.sequence)
         self.num_new_tokens.append(chunk.count)
         self.num_tokens += chunk.count
+        self.num_outputs += 1 if chunk.sequence.num_prompt_logprobs is None else chunk.count
         num_pairs = prompt_pairs(chunk.count, chunk.context)
         self.num_pairs += num_pairs
         self.num_prompt_pairs += num_pairs
@@ -69,6 +75,8 @@ class Scheduler:
     tokens and blocks are left goes to waiting ones, in the order of the policy and none out of turn. When
     blocks run out the running sequence that is last by the policy is preempted: it will be computed again,
     output tokens included, from its old place in the queue.
+
+    Drafts take what all these leave of a step's tokens, rows of logits and blocks: nothing waits for them.
 
     A long prompt leaves room for others. Beside it shorter ones start, and other long ones wait until it
     is done; while sequences decode, `TokenBudget` limits what it may take of a step.
@@ -132,29 +140,38 @@ class Scheduler:
         self._policy.arrange()
         self._make_way(step)
         num_preempted = len(step.preempted)
-        prompts = self._schedule_decodes(step)
+        prompts, drafted = self._schedule_decodes(step)
         # What had to go for want of blocks must not come back for those that are left.
         admit = self._policy.num_waiting > 0 and len(step.preempted) == num_preempted
         if prompts or admit:
             self._schedule_prompts(step, prompts, now, admit=admit)
+        if drafted:
+            self._schedule_drafts(step, drafted)
         return step
 
-    def update(self, step: Step) -> None:
-        """The step ran: its tokens are computed, and the blocks that they filled can be shared."""
+    def update(self, step: Step, accepted: Mapping[Sequence, int] = _NONE) -> None:
+        """The step ran: its tokens are computed, and the blocks that they filled can be shared.
+
+        `accepted` has how many drafts came true, of the sequences that had such: these are tokens of the
+        sequence from now on. The others are forgotten, as if they had not been computed.
+        """
         drops = self._blocks.drops
-        for sequence, num_new in zip(step.sequences, step.num_new_tokens, strict=True):
+        num_computed = self._settle_drafts(step, accepted) if step.num_drafts else step.num_new_tokens
+        for sequence, num_new in zip(step.sequences, num_computed, strict=True):
             if sequence.status is Status.FINISHED:
                 continue  # Removed while the step ran: it has no blocks.
             computed = sequence.num_computed_tokens + num_new
             sequence.num_computed_tokens = computed
             if computed >= (sequence.num_known_blocks + 1) * BLOCK_SIZE:
                 self._blocks.offer(sequence)
-            if sequence.has_pending_blocks and computed == len(sequence.token_ids):
-                self._blocks.finish_prefill(sequence)
+            if sequence.is_prompt and computed == len(sequence.token_ids):
+                sequence.is_prompt = False
+                if sequence.has_pending_blocks:
+                    self._blocks.finish_prefill(sequence)
             if drops and computed >= sequence.next_drop:
                 self._blocks.drop(sequence)
         self._blocks.finish_copies(step.copies)
-        self._policy.computed(step.sequences)
+        self._policy.computed(step.sequences, accepted)
 
     def observe(self, step: Step, seconds: float) -> None:
         """The step took that long; what later ones may hold follows from it."""
@@ -170,26 +187,58 @@ class Scheduler:
         """Raise BlockIntegrityError unless every block is accounted for; `step` is one that has not ended."""
         self._blocks.check(self._policy.running, () if step is None else step.copies)
 
-    def _schedule_decodes(self, step: Step) -> list[Sequence]:
-        """Every running sequence that needs one token; returns those that need more."""
+    def _schedule_decodes(self, step: Step) -> tuple[list[Sequence], list[int]]:
+        """Every running sequence that decodes; returns the prompts, and the places of those with drafts."""
         running, position = self._policy.running, 0
         prompts: list[Sequence] = []
+        drafted: list[int] = []
         while position < len(running):
             sequence = running[position]
             end = len(sequence.token_ids)
-            if end - sequence.num_computed_tokens > 1:
+            if sequence.is_prompt:
                 if end > sequence.num_slots and not self._extend(sequence, step):
                     continue
                 prompts.append(sequence)
             elif end > sequence.num_slots and not self._grow(sequence, end, step):
                 continue  # The sequence itself has left `running`; so has everything behind it.
             else:
+                if sequence.drafts:
+                    drafted.append(len(step.sequences))
                 step.sequences.append(sequence)
                 step.num_pairs += end
             position += 1
-        step.num_decodes = step.num_tokens = len(step.sequences)
+        step.num_decodes = step.num_tokens = step.num_outputs = len(step.sequences)
         step.num_new_tokens = [1] * step.num_decodes
-        return prompts
+        return prompts, drafted
+
+    def _schedule_drafts(self, step: Step, drafted: list[int]) -> None:
+        """Drafts of the sequences at these places, as far as there is room; none gives way to them."""
+        for place in drafted:
+            sequence = step.sequences[place]
+            end = len(sequence.token_ids)
+            count = sequence.cut_drafts(
+                min(
+                    self._settings.max_num_batched_tokens - step.num_tokens,
+                    self._settings.max_outputs - step.num_outputs,
+                )
+            )
+            if end + count > sequence.num_slots and not self._blocks.grow(sequence, end + count):
+                count = sequence.cut_drafts(sequence.num_slots - end)
+            step.num_new_tokens[place] += count
+            step.num_tokens += count
+            step.num_drafts += count
+            step.num_outputs += count
+            step.num_pairs += prompt_pairs(count, end)
+
+    def _settle_drafts(self, step: Step, accepted: Mapping[Sequence, int]) -> list[int]:
+        """How many tokens each sequence computed that it keeps; it has no drafts any more."""
+        num_computed = list(step.num_new_tokens)
+        for place, sequence in enumerate(step.sequences[: step.num_decodes]):
+            count = accepted.get(sequence, 0)
+            num_computed[place] = 1 + count
+            sequence.token_ids += sequence.drafts[:count]
+            sequence.drafts = []
+        return num_computed
 
     def _schedule_prompts(self, step: Step, prompts: list[Sequence], now: float, *, admit: bool) -> None:
         """Chunks of the running `prompts`, at least one token each, and of waiting ones if `admit`.
@@ -293,7 +342,7 @@ class Scheduler:
         if self._blocks.waits_for_disk(head):
             return
         chunk = self._chunk_of_waiting(head)
-        num_long = sum(each.is_long and _is_prompt(each) for each in running)
+        num_long = sum(each.is_long and each.is_prompt for each in running)
         if chunk.is_long and num_long >= self._settings.max_long_partial_prefills:
             return
         yielding = list(takewhile(lambda each: self._policy.yields(each, head), reversed(running)))
@@ -334,13 +383,10 @@ class Scheduler:
         self._policy.preempt(sequence)
         self._blocks.release(sequence)
         sequence.status = Status.WAITING
+        sequence.is_prompt, sequence.drafts = True, []
         sequence.prompt_logprobs = [None]
         step.preempted.append(sequence)
         self.num_preemptions += 1
-
-
-def _is_prompt(sequence: Sequence) -> bool:
-    return len(sequence.token_ids) - sequence.num_computed_tokens > 1
 
 
 def _make_policy(settings: SchedulerSettings) -> Policy:
