@@ -38,7 +38,7 @@ def append(sequence: Sequence, token: SampledToken, further: Tokens[SampledToken
 
 
 def _output(sequence: Sequence, token: SampledToken, further: Tokens[SampledToken]) -> SequenceOutput:
-    """What is said of the tokens, with the prompt's log probabilities if they are wanted and were not said."""
+    """What is said of the tokens; and the log probabilities of the prompt, once, where they are wanted."""
     output = SequenceOutput(
         sequence.request_id,
         [token.token_id],
