@@ -14,6 +14,50 @@ from octavo.engine.kv.integrity import VARIABLE
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
+TESTS = Path(__file__).parent
+
+
+SLOW = {
+    "bench/test_compare.py",
+    "cli/test_plan.py",
+    "deploy/test_prometheus_live.py",
+    "docs/test_client_examples.py",
+    "docs/test_docs.py",
+    "doctor/test_servers.py",
+    "engine/kv/offload/test_kv_offload.py",
+    "engine/test_batch_invariance.py",
+    "engine/test_drafts.py",
+    "engine/test_engine.py",
+    "formats/test_quantised.py",
+    "frontend/test_async_engine.py",
+    "model/test_demo_greedy.py",
+    "model/test_logits.py",
+    "model/test_quantised_logits.py",
+    "plan/test_shape_and_memory.py",
+    "quantise/test_awq.py",
+    "quantise/test_job.py",
+    "runtime/test_kv_groups.py",
+    "runtime/test_native_attention.py",
+    "sampling/test_native_sampler.py",
+    "server/test_api_processes.py",
+    "server/test_clients.py",
+    "server/test_kv_offload_restart.py",
+    "server/test_many_streams.py",
+    "server/test_schemathesis.py",
+    "server/test_serve_demo.py",
+    "server/test_serving_flags.py",
+    "test_demo_model_streams.py",
+    "test_structured_outputs.py",
+}
+"""Modules of tests that take most of the suite's time: not in the fast tier. A new module is in it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the modules above."""
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
