@@ -116,7 +116,7 @@ def test_a_peer_needs_its_programs_and_a_file(tmp_path: Path):
     with pytest.raises(ValueError, match=r"--peer-bin: .* has no llama-bench; build it there first"):
         LlamaCpp(tmp_path, tmp_path / "model.gguf", threads=1)
     peer_of(tmp_path)
-    with pytest.raises(Unavailable, match="GGUF files only"):
+    with pytest.raises(Unavailable, match="reads only GGUF files"):
         LlamaCpp(tmp_path, tmp_path, threads=1)
 
 
